@@ -1,0 +1,17 @@
+"""The errors a user can act on; every message names the variable and the remedy."""
+
+from __future__ import annotations
+
+
+class UnsupportedModelError(ValueError):
+    """The model contains something that cannot be handled exactly.
+
+    The message names the variable, the operation and what to do instead.
+    """
+
+
+class NotIdentifiedError(ValueError):
+    """The data say nothing about some direction of the parameter space.
+
+    The message names the parameters of that direction.
+    """

@@ -1,0 +1,57 @@
+"""Element-wise log-densities of a model's variables, as graphs on the model's own variables.
+
+Nothing goes through ``fgraph_from_model``, so initial values, named dims and transforms never matter. A
+density is a function of its variable's placeholder and of whatever the distribution's inputs are; other random
+variables stay in the graph as they are and get their values when the graph is lifted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from pymc.logprob.abstract import _logprob
+from pymc.logprob.basic import logp
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import clone_replace
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.errors import UnsupportedModelError
+
+
+def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:
+    """Log-density of one random variable at ``value``.
+
+    Parameters
+    ----------
+    rv : variable of the model
+    value : placeholder or constant
+    stand_ins : dict
+        For every random variable of the model the variable that stands for its value where PyMC has to
+        rewrite the graph to derive the density.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Rr]andom variables.*")
+        try:
+            density = _logprob(rv.owner.op, (value,), *rv.owner.inputs)
+        except NotImplementedError:
+            density = derived_density(rv, value, stand_ins)
+    if isinstance(density, list | tuple):
+        if len(density) != 1:
+            raise UnsupportedModelError(
+                f"The density of '{rv.name}' is joint with other variables ({rv.owner.op}); it cannot be used alone."
+            )
+        [density] = density
+    return density
+
+
+def derived_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:
+    """A density that PyMC derives by rewriting, on a copy that no longer contains other random variables."""
+    upstream = {a: stand_ins[a] for a in ancestors([rv]) if a in stand_ins and a is not rv}
+    [severed] = clone_replace([rv], upstream, rebuild_strict=False) if upstream else [rv]
+    try:
+        return logp(severed, value, warn_rvs=False)
+    except NotImplementedError as error:
+        raise UnsupportedModelError(
+            f"PyMC has no log-density for '{rv.name}' ({type(rv.owner.op).__name__}): {error}"
+        ) from error

@@ -1,0 +1,67 @@
+"""The states of discrete random variables."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+from pymc.distributions.discrete import DiscreteUniformRV
+from pytensor.graph.basic import Variable
+from pytensor.graph.op import Op
+from pytensor.tensor.random.basic import (
+    BernoulliRV,
+    BetaBinomialRV,
+    BinomialRV,
+    CategoricalRV,
+)
+
+from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.lift import Context
+
+
+@singledispatch
+def domain(op: Op, rv: Variable, context: Context) -> tuple[int, int]:
+    """``(lower, size)`` of the states ``lower, ..., lower + size - 1`` of a discrete variable.
+
+    Register a distribution with ``@domain.register(OpType)``.
+    """
+    raise UnsupportedModelError(
+        f"The discrete variable '{rv.name}' is unobserved and its states cannot be listed "
+        f"({getattr(op, '_print_name', [type(op).__name__])[0]}). Use a distribution with finitely many states "
+        "(Categorical, Bernoulli, DiscreteUniform, Binomial), or observe it."
+    )
+
+
+@domain.register(BernoulliRV)
+def _(op, rv, context):
+    return 0, 2
+
+
+@domain.register(CategoricalRV)
+def _(op, rv, context):
+    return 0, context.lift(op.dist_params(rv.owner)[0]).shape[-1]
+
+
+def bounds(rv: Variable, context: Context, lower: Variable | None, upper: Variable) -> tuple[int, int]:
+    values = []
+    for bound in (lower, upper):
+        lifted = None if bound is None else context.lift(bound)
+        if lifted is not None and (not lifted.is_constant or lifted.slots):
+            raise UnsupportedModelError(
+                f"The states of '{rv.name}' depend on a parameter or a latent. Give it constant bounds."
+            )
+        values.append(None if lifted is None else lifted.data)
+    low = 0 if values[0] is None else int(np.min(values[0]))
+    return low, int(np.max(values[1])) - low + 1
+
+
+@domain.register(DiscreteUniformRV)
+def _(op, rv, context):
+    lower, upper = op.dist_params(rv.owner)
+    return bounds(rv, context, lower, upper)
+
+
+@domain.register(BinomialRV)
+@domain.register(BetaBinomialRV)
+def _(op, rv, context):
+    return bounds(rv, context, None, op.dist_params(rv.owner)[0])

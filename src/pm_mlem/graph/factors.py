@@ -1,0 +1,171 @@
+"""Log-factor tables: every term of the log-density as an array over latent states and rows.
+
+A factor's table has one leading axis for each slot and one axis of rows (of length 1 where the table is the
+same for all rows). Row ``r`` reads the latent element ``addresses[s][r]`` through slot ``s``. Terms without
+latents are tables without slots; their rows are independent units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pytensor.graph.basic import Variable
+
+from pm_mlem.graph.lift import Context, Lifted, Slot
+from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.structure import Latent
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One slot of a factor: the latent it reads and, row by row, which of its elements."""
+
+    latent: int  # position in the list of latents
+    states: int
+    address: np.ndarray  # (rows,), numbered within the latent
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One log-factor table.
+
+    Attributes
+    ----------
+    term : name of the variable or Potential it comes from
+    term_index : position of that term
+    table : symbolic array ``(states of view 1, ..., states of view s, rows or 1)``, a function of the term's
+        density array
+    views : the latents it reads
+    rows : true number of rows
+    entries : for each row the flat position in the term's element-wise density (first one where several
+        were summed), so that weights and labels of observations find their rows
+    """
+
+    term: str
+    term_index: int
+    table: Variable
+    views: tuple[View, ...]
+    rows: int
+    entries: np.ndarray
+
+    @property
+    def virtual(self) -> bool:
+        return self.rows != 1 and self.table.type.shape[-1] == 1
+
+
+def factorize(
+    term: str, term_index: int, density: Lifted, latents: Sequence[Latent], context: Context
+) -> list[Factor]:
+    """The factors of one lifted term: rows flattened, split by the latents that they read."""
+    density = used_slots(density, context)
+    if density.slots:
+        density, entries = sum_out_plain_axes(density, context)
+    else:
+        entries = np.arange(int(np.prod(density.shape, dtype=np.int64)))
+    flat = flatten_rows(density, context)
+    rows = int(np.prod(density.shape, dtype=np.int64))
+    if not flat.slots:
+        return [Factor(term, term_index, context.symbol(flat), (), rows, entries)]
+    return [
+        Factor(term, term_index, table, views, len(chosen), entries[chosen])
+        for table, views, chosen in split_rows(flat, rows, latents, context)
+    ]
+
+
+def used_slots(value: Lifted, context: Context) -> Lifted:
+    """Without the slots that read no latent anywhere."""
+    unused = [i for i, s in enumerate(value.slots) if np.all(s.address < 0)]
+    if not unused:
+        return value
+    slots = tuple(s for i, s in enumerate(value.slots) if i not in unused)
+    array = context.symbol(value)
+    key = tuple(0 if i in unused else slice(None) for i in range(len(value.slots)))
+    return Lifted(value.shape, slots, symbol=array[key])
+
+
+def sum_out_plain_axes(value: Lifted, context: Context) -> tuple[Lifted, np.ndarray]:
+    """Sum over the axes along which no latent changes (the items of a latent class, say)."""
+    plain = [d for d in range(value.ndim) if value.shape[d] == 1 or not any(s.varies_along(d) for s in value.slots)]
+    grid = np.arange(int(np.prod(value.shape, dtype=np.int64))).reshape(value.shape)
+    entries = grid[tuple(0 if d in plain else slice(None) for d in range(value.ndim))].ravel()
+    if not plain:
+        return value, entries
+    count = int(np.prod([value.shape[d] for d in plain if value.is_virtual(d)], dtype=np.int64))
+    own = len(value.slots)
+    array = context.symbol(value).sum(axis=[own + d for d in plain])
+    array = array * count if count != 1 else array
+    kept = [d for d in range(value.ndim) if d not in plain]
+    slots = tuple(s.with_address(s.address.reshape([s.address.shape[d] for d in kept])) for s in value.slots)
+    return Lifted(tuple(value.shape[d] for d in kept), slots, symbol=array), entries
+
+
+def flatten_rows(value: Lifted, context: Context) -> Lifted:
+    """One axis of rows."""
+    rows = int(np.prod(value.shape, dtype=np.int64))
+    sizes = tuple(s.size for s in value.slots)
+    slots = tuple(Slot(s.lower, s.size, np.broadcast_to(s.address, value.shape).ravel()) for s in value.slots)
+    if all(n == 1 for n in value.array_shape):
+        length = 1
+    else:
+        value, length = materialize(value), rows
+    array = context.symbol(value)
+    if value.ndim != 1:
+        array = array.reshape((*sizes, length))
+    return Lifted((rows,), slots, symbol=array)
+
+
+def split_rows(
+    value: Lifted, rows: int, latents: Sequence[Latent], context: Context
+) -> Iterator[tuple[Variable, tuple[View, ...], np.ndarray]]:
+    """Rows that read the same latents through the same slots: their table, its views, and which rows."""
+    starts = np.array([item.base for item in latents])
+    owner = [
+        np.where(s.address < 0, -1, np.searchsorted(starts, s.address, side="right") - 1) for s in value.slots
+    ]
+    pattern = np.stack([*owner, *same_element(value.slots)])
+    kinds, kind_of_row = np.unique(pattern, axis=1, return_inverse=True)
+    for k in range(kinds.shape[1]):
+        chosen = np.flatnonzero(kind_of_row.ravel() == k)
+        table = context.symbol(value)
+        if len(chosen) != rows and table.type.shape[-1] != 1:
+            table = table[..., context.symbol(Lifted(chosen.shape, data=chosen))]
+        table, kept = reduce_slots(table, value.slots, kinds[:, k])
+        views = tuple(
+            View(int(kinds[i, k]), value.slots[i].size, value.slots[i].address[chosen] - starts[kinds[i, k]])
+            for i in kept
+        )
+        yield table, views, chosen
+
+
+def same_element(slots: Sequence[Slot]) -> list[np.ndarray]:
+    """For each pair of slots, row by row, whether both read the same element."""
+    pairs = [(a, b) for j, b in enumerate(slots) for a in slots[:j]]
+    return [((a.address == b.address) & (a.address >= 0)).astype(int) for a, b in pairs]
+
+
+def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tuple[Variable, list[int]]:
+    """Drop the slots that read nothing in these rows; take the diagonal where two read the same element."""
+    n = len(slots)
+    pairs = [(i, j) for j in range(n) for i in range(j)]
+    twin = {}
+    for (i, j), same in zip(pairs, kind[n:], strict=True):
+        if same and j not in twin:
+            twin[j] = twin.get(i, i)
+    kept = [i for i in range(n) if kind[i] >= 0 and i not in twin]
+    if kept == list(range(n)):
+        return table, kept
+    key = []
+    for i in range(n):
+        if kind[i] < 0:
+            key.append(np.zeros((1,) * len(kept), dtype=int))
+        else:
+            position = kept.index(twin.get(i, i))
+            shape = [1] * len(kept)
+            shape[position] = slots[i].size
+            key.append(np.arange(slots[i].size).reshape(shape))
+    if not kept:
+        return table[(0,) * n], kept
+    return table[tuple(key)], kept
+

@@ -1,0 +1,76 @@
+"""Distributions with their parameters as tables: what closed-form M-steps are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pytensor.graph.basic import Variable
+from pytensor.tensor.random.op import RandomVariable
+
+from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
+from pm_mlem.graph.lift.core import align_symbol, merge_slots, pad_left
+from pm_mlem.graph.tabulate import DensityTerm, ModelTables
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One distribution of the likelihood.
+
+    Attributes
+    ----------
+    term : position of its term
+    op : the distribution (a PyTensor random-variable Op)
+    parameters, value : arrays whose leading axes are those of the density (slots, then batch axes; 1 where
+        nothing varies), followed by the distribution's core axes
+    """
+
+    term: int
+    op: RandomVariable
+    parameters: tuple[Variable, ...]
+    value: Variable
+
+
+def find_sites(tables: ModelTables) -> list[Site]:
+    """The plain random variables among the terms."""
+    found = [site_of(i, density, tables.context) for i, density in enumerate(tables.densities)]
+    return [site for site in found if site is not None]
+
+
+def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:
+    rv = density.term.rv
+    if rv is None or not isinstance(rv.owner.op, RandomVariable) or density.term.value is None:
+        return None
+    op = rv.owner.op
+    try:
+        lifted = [context.lift(p) for p in op.dist_params(rv.owner)]
+    except Refusal:
+        return None
+    cores = [*op.ndims_params, op.ndim_supp]
+    arrays = [on_density(v, n, density.lifted, context) for v, n in zip([*lifted, density.term.value], cores, strict=True)]
+    if any(a is None for a in arrays):
+        return None
+    return Site(index, op, tuple(arrays[:-1]), arrays[-1])
+
+
+def on_density(value: Lifted, n_core: int, density: Lifted, context: Context) -> Variable | None:
+    """The value's array with the density's slot and batch axes in front; None if its latents differ."""
+    batch = value.ndim - n_core
+    if batch > density.ndim:
+        return None
+    own = []
+    for slot in value.slots:
+        if any(slot.varies_along(d) for d in range(batch, value.ndim)):
+            return None
+        address = slot.address.reshape(slot.address.shape[:batch])
+        own.append(slot.with_address(pad_left(address, density.ndim)))
+    merged, positions = merge_slots([density.slots, own])
+    if len(merged) != len(density.slots) or not all_covered(density.slots, merged):
+        return None
+    return align_symbol(value, positions[1], len(density.slots), density.ndim + n_core, context)
+
+
+def all_covered(before: Sequence[Slot], after: Sequence[Slot]) -> bool:
+    """Merging the parameter's slots added no address that the density does not have."""
+    return all(np.array_equal(a.address, b.address) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,347 @@
+"""What each variable of a PyMC model is to an estimator: its role, its shape, its log-density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pytensor import function
+from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.densities import log_density
+from pm_mlem.graph.domains import domain
+from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+
+TermKind = Literal["observed", "latent", "potential", "prior"]
+PLAIN = Mode("py", None)
+"""Evaluates small graphs without compiling anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A continuous free variable that is estimated (or held fixed)."""
+
+    name: str
+    rv: Variable
+    placeholder: Variable
+    """Its constrained value."""
+    transform: object | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.placeholder.type.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model."""
+
+    name: str
+    rv: Variable
+    lower: int
+    states: int
+    shape: tuple[int, ...]
+    base: int
+
+    @property
+    def n_elements(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One summand of the log-density: a variable's element-wise log-density, or a Potential."""
+
+    name: str
+    kind: TermKind
+    density: Variable
+    rv: Variable | None
+    value: Lifted | None
+
+
+@dataclass(frozen=True, eq=False)
+class ModelStructure:
+    """The roles of a model's variables (without a reference to the model itself, so that caches can let go of it).
+
+    ``terms`` are the data terms and the distributions of the latents, ``priors`` those of the parameters;
+    ``leaves`` gives every random variable its lifted value.
+    """
+
+    parameters: tuple[Parameter, ...]
+    fixed: Mapping[str, np.ndarray]
+    latents: tuple[Latent, ...]
+    terms: tuple[Term, ...]
+    priors: tuple[Term, ...]
+    dropped: tuple[str, ...]
+    leaves: Mapping[Variable, Lifted]
+    deterministics: tuple[Variable, ...]
+    dims: Mapping[str, tuple[str | None, ...]]
+    coords: Mapping[str, Sequence | None]
+    initial: Mapping[Variable, object]
+    """Initial-value strategies of the random variables."""
+
+    @property
+    def free(self) -> tuple[Parameter, ...]:
+        return tuple(p for p in self.parameters if p.name not in self.fixed)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.terms if t.kind == "observed")
+
+
+def analyse(
+    model: pm.Model,
+    *,
+    latents: Sequence[str] = (),
+    fixed: Mapping[str, object] | None = None,
+) -> ModelStructure:
+    """Sort the variables of a model into roles.
+
+    Parameters
+    ----------
+    model : pm.Model
+    latents : names of continuous free variables to integrate out
+    fixed : values (constrained space) of free variables that are not estimated
+
+    Raises
+    ------
+    ValueError
+        No observed data, data that are NaN or infinite, unknown names.
+    UnsupportedModelError
+        A variable that cannot be handled exactly.
+    """
+    check_names(model, latents, "latents")
+    check_names(model, fixed or {}, "fixed")
+    check_supported(model, latents)
+    builder = Builder(model, dict(fixed or {}))
+    for rv in model.basic_RVs:
+        builder.add(rv)
+    return builder.finish()
+
+
+def check_names(model: pm.Model, names: Iterable[str], argument: str) -> None:
+    """Refuse names that are not free variables of the model."""
+    known = [rv.name for rv in model.free_RVs]
+    for name in names:
+        if name not in known:
+            import difflib
+
+            close = difflib.get_close_matches(str(name), known, n=1)
+            guess = f" Did you mean '{close[0]}'?" if close else ""
+            raise ValueError(
+                f"'{name}' in {argument}= is not a free variable of the model.{guess} "
+                f"The free variables are {', '.join(map(repr, known))}."
+            )
+
+
+def check_supported(model: pm.Model, latents: Sequence[str]) -> None:
+    if not model.basic_RVs and not model.potentials:
+        raise ValueError("The model is empty: declare parameters and an observed variable in it.")
+    if not model.observed_RVs and not model.potentials:
+        raise ValueError(
+            "The model has no observed data: pass observed= to the variable that generates them, "
+            "or add the log-likelihood with pm.Potential."
+        )
+    if latents:
+        raise UnsupportedModelError(
+            f"latents={list(latents)!r}: integrating out continuous variables is not implemented. "
+            "Estimate them with estimator='map', or marginalize them in the model."
+        )
+    for rv in model.basic_RVs:
+        if not hasattr(rv.type, "broadcastable"):
+            raise UnsupportedModelError(
+                f"'{rv.name}' is not an ordinary tensor variable ({rv.type}). Declare it with pm instead of pymc.dims."
+            )
+
+
+class Builder:
+    """Collects the roles, variable by variable in the order of declaration (parents first)."""
+
+    def __init__(self, model: pm.Model, fixed: dict[str, object]):
+        self.model, self.fixed_values = model, fixed
+        self.leaves: dict[Variable, Lifted] = {}
+        self.stand_ins: dict[Variable, Variable] = {}
+        self.context = Context(self.leaves)
+        self.parameters: list[Parameter] = []
+        self.latents: list[Latent] = []
+        self.fixed: dict[str, np.ndarray] = {}
+        self.dropped: list[str] = []
+        self.values: dict[Variable, Variable] = {}
+        self.n_elements = 0
+
+    def add(self, rv: Variable) -> None:
+        if rv in self.model.observed_RVs:
+            self.add_observed(rv)
+        elif is_missing_leaf(self.model, rv):
+            self.dropped.append(rv.name)
+        elif rv.type.dtype.startswith(("int", "uint", "bool")):
+            self.add_latent(rv)
+        else:
+            self.add_parameter(rv)
+
+    def register(self, rv: Variable, value: Variable, lifted: Lifted) -> None:
+        self.values[rv] = self.stand_ins[rv] = value
+        self.leaves[rv] = self.leaves[value] = lifted
+
+    def add_observed(self, rv: Variable) -> None:
+        value = self.model.rvs_to_values[rv]
+        data = self.context.lift(value)
+        if not data.is_constant or data.slots:
+            raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
+        check_data(rv.name, data.data)
+        self.register(rv, value, data)
+
+    def add_latent(self, rv: Variable) -> None:
+        if rv.name in self.fixed_values:
+            self.add_fixed(rv)
+            return
+        shape = self.shape(rv)
+        with named(rv.name):
+            lower, states = domain(rv.owner.op, rv, self.context)
+        value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
+        self.register(rv, value, latent(lower, states, shape, self.n_elements, rv.type.dtype))
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements)
+        self.n_elements += item.n_elements
+        self.latents.append(item)
+
+    def add_parameter(self, rv: Variable) -> None:
+        shape = self.shape(rv)
+        value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
+        transform = self.model.rvs_to_transforms.get(rv)
+        self.parameters.append(Parameter(rv.name, rv, value, transform))
+        if rv.name in self.fixed_values:
+            self.add_fixed(rv, value)
+        else:
+            self.register(rv, value, parameter(value))
+
+    def add_fixed(self, rv: Variable, value: Variable | None = None) -> None:
+        shape = self.shape(rv)
+        given = np.asarray(self.fixed_values[rv.name])
+        try:
+            array = np.array(np.broadcast_to(given, shape), dtype=rv.type.dtype)
+        except ValueError:
+            raise ValueError(f"fixed={{'{rv.name}': ...}} has shape {given.shape}, the variable {shape}.") from None
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"fixed={{'{rv.name}': ...}} contains a value that is not finite.")
+        self.fixed[rv.name] = array
+        self.register(rv, pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape) if value is None else value,
+                      Lifted(shape, data=array))
+
+    def shape(self, rv: Variable) -> tuple[int, ...]:
+        static = rv.type.shape
+        if None not in static:
+            return tuple(static)
+        with named(rv.name):
+            try:
+                lengths = rv.owner.op.infer_shape(None, rv.owner, [input_shape(v) for v in rv.owner.inputs])
+                lengths = lengths[rv.owner.outputs.index(rv)]
+                return tuple(int(self.context.lift(pt.as_tensor(n)).data) for n in lengths)
+            except (Refusal, NotImplementedError, AttributeError, TypeError):
+                return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
+
+    def finish(self) -> ModelStructure:
+        terms, priors = [], []
+        latent_rvs = {item.rv for item in self.latents}
+        for rv, value in self.values.items():
+            kind: TermKind = (
+                "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
+            )
+            term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
+            (priors if kind == "prior" else terms).append(term)
+        for potential in self.model.potentials:
+            terms.append(Term(potential.name, "potential", potential, None, None))
+        return ModelStructure(
+            tuple(self.parameters),
+            self.fixed,
+            tuple(self.latents),
+            tuple(terms),
+            tuple(priors),
+            tuple(self.dropped),
+            self.leaves,
+            tuple(self.model.deterministics),
+            dict(self.model.named_vars_to_dims),
+            dict(self.model.coords),
+            dict(self.model.rvs_to_initial_values),
+        )
+
+
+def input_shape(variable: Variable):
+    shape = getattr(variable.type, "shape", None)
+    return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))
+
+
+def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
+    """A continuous entry that PyMC split off masked data and that nothing else depends on: it integrates to one."""
+    if not rv.name.endswith("_unobserved") or rv in model.observed_RVs:
+        return False
+    base = rv.name.removesuffix("_unobserved")
+    if f"{base}_observed" not in model.named_vars or base not in model.named_vars:
+        return False
+    if rv.type.dtype.startswith(("int", "uint", "bool")):
+        return False
+    if len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
+        raise UnsupportedModelError(
+            f"The missing entries '{rv.name}' are correlated with the observed ones; they have to be integrated out: "
+            f"pass latents=['{rv.name}']."
+        )
+    users = [v for v in [*model.basic_RVs, *model.potentials] if v is not rv and rv in set(ancestors([v]))]
+    if users:
+        raise UnsupportedModelError(
+            f"The missing entries '{rv.name}' enter '{users[0].name}'; they have to be integrated out: "
+            f"pass latents=['{rv.name}']."
+        )
+    return True
+
+
+def check_data(name: str, data: np.ndarray) -> None:
+    if data.size == 0:
+        raise ValueError(f"The observed data of '{name}' are empty.")
+    if np.issubdtype(data.dtype, np.floating) and not np.all(np.isfinite(data)):
+        bad = np.argwhere(~np.isfinite(data))
+        where = tuple(int(i) for i in bad[0])
+        raise ValueError(
+            f"The observed data of '{name}' contain {len(bad)} NaN or infinite value(s), the first at index {where}. "
+            "Remove them, or declare them missing with a masked array."
+        )
+
+
+class named:
+    """Turns a refusal of the interpreter into an error that names the variable."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Refusal):
+            raise UnsupportedModelError(describe(error, self.name)) from error
+        return False
+
+
+def describe(refusal: Refusal, name: str) -> str:
+    """One message: the variable, the reason, the place in the user's expression, the way out."""
+    text = f"'{name}' cannot be handled exactly: {refusal.reason}"
+    if refusal.node is not None:
+        text += f" (in {expression(refusal.node)})"
+    return f"{text}. {refusal.hint}".rstrip(". ") + "."
+
+
+def expression(node) -> str:
+    """A short rendering of a node of the user's graph."""
+    from pytensor.printing import pprint
+
+    try:
+        text = pprint(node.outputs[0])
+    except Exception:
+        text = str(node.op)
+    text = " ".join(str(text).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,228 @@
+"""From roles to tables: the symbolic functions that everything else is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.eliminate import Elimination, eliminate
+from pm_mlem.graph.factors import Factor, factorize
+from pm_mlem.graph.lift import Context, Lifted, Refusal
+from pm_mlem.graph.structure import Latent, ModelStructure, Parameter, Term, named
+
+
+@dataclass(frozen=True, eq=False)
+class DensityTerm:
+    """A data term or the distribution of a latent, lifted.
+
+    ``array`` is its element-wise log-density (slot axes first) as a function of the parameters; ``input`` the
+    placeholder that stands for it in the elimination.
+    """
+
+    term: Term
+    lifted: Lifted
+    array: Variable
+    input: Variable
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedValue:
+    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads."""
+
+    name: str
+    lifted: Lifted
+    array: Variable
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A table of zeros added to the log-density: the gradient with respect to it is a posterior probability.
+
+    ``shape`` is that of the array (states first); ``name`` the latent or Deterministic it serves.
+    """
+
+    name: str
+    input: Variable
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelTables:
+    """The symbolic content of a model.
+
+    Attributes
+    ----------
+    structure : roles of the variables
+    densities : the terms of the log-likelihood
+    factors : their log-factor tables, functions of the densities' placeholders
+    elimination : the sum over the latents, a function of the densities' placeholders
+    log_prior : scalar, the density of the free parameters in the constrained space
+    guards, prior_guards : scalar booleans; all must hold for the density to be positive
+    derived : Deterministics that can be reported
+    skipped : name -> reason, for Deterministics that cannot
+    """
+
+    structure: ModelStructure
+    densities: tuple[DensityTerm, ...]
+    factors: tuple[Factor, ...]
+    elimination: Elimination
+    log_prior: Variable
+    guards: tuple[Variable, ...]
+    prior_guards: tuple[Variable, ...]
+    derived: tuple[DerivedValue, ...]
+    skipped: Mapping[str, str]
+    context: Context
+
+    @property
+    def free_inputs(self) -> tuple[Variable, ...]:
+        return tuple(p.placeholder for p in self.structure.free)
+
+    @property
+    def data(self) -> tuple[tuple[Variable, np.ndarray], ...]:
+        """Inputs for large constants and their values (complete once everything has been lifted)."""
+        return tuple(self.context.placeholders.values())
+
+
+def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
+    """Lift every term of a model and plan the summation of its latents.
+
+    ``with_prior`` adds the prior densities of the parameters (``log_prior`` is 0 otherwise).
+    """
+    context = Context(dict(structure.leaves))
+    densities, factors = [], []
+    for index, term in enumerate(structure.terms):
+        with named(term.name):
+            lifted = context.lift(term.density)
+            density = density_term(term, lifted, index, context)
+            stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
+            factors += factorize(term.name, index, stand_in, structure.latents, context)
+        densities.append(density)
+    guards = tuple(context.guards)
+    elimination = eliminate(factors, structure.latents)
+    log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
+    prior_guards = tuple(context.guards[len(guards) :])
+    derived, skipped = lift_deterministics(structure, context)
+    check_missing(context)
+    return ModelTables(
+        structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards, derived, skipped,
+        context,
+    )  # fmt: skip
+
+
+def density_term(term: Term, lifted: Lifted, index: int, context: Context) -> DensityTerm:
+    array = context.symbol(lifted)
+    shape = tuple(s.size for s in lifted.slots) + lifted.array_shape
+    stand_in = pt.tensor(f"density_{index}", dtype=array.type.dtype, shape=shape)
+    return DensityTerm(term, lifted, array, stand_in)
+
+
+def prior_density(structure: ModelStructure, context: Context) -> Variable:
+    total = pt.constant(0.0)
+    for term in structure.priors:
+        if term.name in structure.fixed:
+            continue
+        with named(term.name):
+            density = context.lift(term.density)
+        if density.slots:
+            raise UnsupportedModelError(
+                f"The prior of '{term.name}' depends on a discrete latent; observe the latent or marginalize the prior."
+            )
+        repeats = int(np.prod([n for d, n in enumerate(density.shape) if density.is_virtual(d)], dtype=np.int64))
+        total = total + context.symbol(density).sum() * float(repeats)
+    return total
+
+
+def lift_deterministics(structure: ModelStructure, context: Context):
+    derived, skipped = [], {}
+    for variable in structure.deterministics:
+        try:
+            lifted = context.lift(variable)
+        except Refusal as refusal:
+            skipped[variable.name] = refusal.reason
+            continue
+        derived.append(DerivedValue(variable.name, lifted, context.symbol(lifted)))
+    return tuple(derived), skipped
+
+
+def probes(tables: ModelTables) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
+    """Zero tables for every latent and for every Deterministic that reads one, and the sum that includes them.
+
+    Returns the probes, the elimination of all densities and probes together, and name -> reason for the
+    Deterministics whose posterior mean couples latents in a way that cannot be summed out.
+    """
+    structure, context = tables.structure, tables.context
+    wanted = [(item.name, structure.leaves[item.rv]) for item in structure.latents]
+    wanted += [(d.name, d.lifted) for d in tables.derived if d.lifted.slots]
+    chosen: list[Probe] = []
+    factors, skipped = list(tables.factors), {}
+    n_terms = len(tables.densities)
+    elimination = tables.elimination
+    for name, lifted in wanted:
+        shape = tuple(s.size for s in lifted.slots) + lifted.shape
+        zeros = pt.tensor(f"probe_{name}", dtype="float64", shape=shape)
+        stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
+        extra = factorize(name, n_terms + len(chosen), stand_in, structure.latents, context)
+        try:
+            elimination = eliminate([*factors, *extra], structure.latents)
+        except UnsupportedModelError as error:
+            skipped[name] = str(error)
+            continue
+        factors += extra
+        chosen.append(Probe(name, zeros, shape))
+    return tuple(chosen), elimination, skipped
+
+
+def check_missing(context: Context) -> None:
+    """Refuse NaN in anything that enters the log-density."""
+    for _, array in context.placeholders.values():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValueError(
+                f"An array of shape {array.shape} that the model uses (a covariate or an index) contains NaN. "
+                "Remove those rows, or model the missing values."
+            )
+
+
+def dependencies(outputs: Sequence[Variable], inputs: Sequence[Variable]) -> set[Variable]:
+    """Which of the inputs the outputs depend on."""
+    return set(inputs) & set(ancestors(outputs))
+
+
+def check_informed(tables: ModelTables) -> None:
+    """Refuse parameters that the likelihood does not depend on.
+
+    Raises
+    ------
+    UnsupportedModelError
+        A parameter that appears in no data term: a hyper-parameter of priors that maximum likelihood drops,
+        or a variable that nothing uses.
+    """
+    used = dependencies([d.array for d in tables.densities], tables.free_inputs)
+    for parameter in tables.structure.free:
+        if parameter.placeholder not in used:
+            raise UnsupportedModelError(uninformed(parameter, tables.structure))
+
+
+def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
+    name = parameter.name
+    children = [
+        t.name for t in structure.priors if t.name != name and parameter.rv in set(ancestors([t.density]))
+    ]
+    if not children:
+        return (
+            f"'{name}' does not enter the likelihood, so it has no maximum-likelihood estimate: remove it, hold it "
+            f"with fixed={{'{name}': ...}}, or use estimator='map'."
+        )
+    names = ", ".join(map(repr, children))
+    return (
+        f"'{name}' only appears in the prior of {names}, which maximum likelihood drops: integrate out its children "
+        f"with latents=[{names}], or use estimator='map'."
+    )
+
+
+__all__ = ["DensityTerm", "DerivedValue", "Latent", "ModelTables", "Probe", "check_informed", "probes", "tabulate"]

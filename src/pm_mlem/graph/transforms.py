@@ -1,0 +1,91 @@
+"""The map between the user's (constrained) space and the unconstrained one, as graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytensor.tensor as pt
+from pymc.initial_point import make_initial_point_expression
+from pytensor import function
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.graph.lift import Context
+from pm_mlem.graph.lift import parameter as lifted_parameter
+from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.structure import PLAIN, ModelStructure, Parameter
+
+
+def initial_point(structure: ModelStructure) -> dict[str, np.ndarray]:
+    """PyMC's initial point (``initval`` or support point) in the unconstrained space, by variable name."""
+    parameters = structure.free
+    outputs = make_initial_point_expression(
+        free_rvs=[p.rv for p in parameters],
+        rvs_to_transforms={p.rv: p.transform for p in structure.parameters},
+        initval_strategies=dict(structure.initial),
+        return_transformed=True,
+    )
+    values = function([], outputs, mode=PLAIN, on_unused_input="ignore")() if outputs else []
+    return {p.name: np.asarray(v, dtype=float) for p, v in zip(parameters, values, strict=True)}
+
+
+def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable]:
+    """Inputs of a parameter's distribution, as functions of the other parameters' placeholders.
+
+    Some transforms read them: the bounds of an interval, say.
+    """
+    inputs = []
+    for variable in parameter.rv.owner.inputs:
+        if not hasattr(variable.type, "ndim") or variable.type.ndim is None or not hasattr(variable.type, "dtype"):
+            inputs.append(variable)
+            continue
+        lifted = context.lift(variable)
+        inputs.append(variable if lifted.opaque else context.symbol(materialize(lifted)))
+    return inputs
+
+
+def constraining(
+    structure: ModelStructure, shapes: Mapping[str, tuple[int, ...]], context: Context
+) -> tuple[list[Variable], list[Variable]]:
+    """Unconstrained inputs and the constrained values as functions of them, for the free parameters.
+
+    ``shapes`` are those of the unconstrained values (a simplex of K has K - 1 entries there).
+    """
+    inputs, outputs = [], []
+    for parameter in structure.free:
+        u = pt.tensor(f"{parameter.name}_unconstrained", dtype="float64", shape=shapes[parameter.name])
+        value = u
+        if parameter.transform is not None:
+            value = parameter.transform.backward(u, *distribution_inputs(parameter, context))
+        context.leaves[u] = lifted_parameter(u)
+        value = context.symbol(materialize(context.lift(value)))
+        inputs.append(u)
+        outputs.append(value)
+    return inputs, substitute_upstream(structure, outputs)
+
+
+def substitute_upstream(structure: ModelStructure, values: list[Variable]) -> list[Variable]:
+    """Replace the placeholders of other parameters (bounds that are estimated) by their own expressions."""
+    known: dict[Variable, Variable] = {}
+    results = []
+    for parameter, value in zip(structure.free, values, strict=True):
+        needed = {p: v for p, v in known.items() if p in set(ancestors([value]))}
+        value = graph_replace([value], needed, strict=False)[0] if needed else value
+        known[parameter.placeholder] = value
+        results.append(value)
+    return results
+
+
+def unconstraining(structure: ModelStructure, context: Context) -> tuple[list[Variable], list[Variable]]:
+    """Constrained inputs and the unconstrained values as functions of them, for the free parameters."""
+    inputs, outputs = [], []
+    for parameter in structure.free:
+        value = parameter.placeholder
+        if parameter.transform is not None:
+            value = parameter.transform.forward(value, *distribution_inputs(parameter, context))
+            value = context.symbol(materialize(context.lift(value)))
+        inputs.append(parameter.placeholder)
+        outputs.append(value)
+    return inputs, outputs

@@ -1,0 +1,96 @@
+"""Observed information, and what it says and does not say about the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NEGLIGIBLE = 1e-9
+"""Eigenvalues of the information, scaled to unit diagonal, below this count as zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """Minus the Hessian of the objective at the estimate, in the unconstrained space.
+
+    Attributes
+    ----------
+    matrix : (p, p)
+    inverse : pseudo-inverse on the identified directions
+    null : (p, k), orthonormal directions along which the objective does not bend
+    rising : number of directions along which it bends upwards (a saddle point, not a maximum)
+    """
+
+    matrix: np.ndarray
+    inverse: np.ndarray
+    null: np.ndarray
+    rising: int
+
+    @property
+    def regular(self) -> bool:
+        return self.null.shape[1] == 0 and self.rising == 0
+
+
+def observed_information(hessian: np.ndarray) -> Information:
+    """Split the curvature into identified and unidentified directions.
+
+    Parameters
+    ----------
+    hessian : (p, p) second derivatives of the objective (log-likelihood, or log-posterior under "map")
+    """
+    matrix = -0.5 * (hessian + hessian.T)
+    size = np.sqrt(np.abs(np.diag(matrix)))
+    top = float(np.max(size, initial=0.0))
+    size = np.where(size > 1e-12 * top, size, max(top, 1.0))
+    scaled = matrix / np.outer(size, size)
+    values, vectors = np.linalg.eigh(scaled)
+    solid = values > NEGLIGIBLE
+    inverse = (vectors[:, solid] / values[solid]) @ vectors[:, solid].T / np.outer(size, size)
+    null = vectors[:, ~solid] / size[:, None]
+    null, _ = np.linalg.qr(null) if null.size else (null, None)
+    return Information(matrix, inverse, null, int(np.sum(values < -NEGLIGIBLE)))
+
+
+def delta_method(jacobian: np.ndarray, information: Information) -> np.ndarray:
+    """Standard errors of functions of the parameters.
+
+    Parameters
+    ----------
+    jacobian : (..., p) derivatives with respect to the unconstrained parameters
+    information : observed information
+
+    Returns
+    -------
+    ndarray
+        Shape (...); NaN where the function changes along a direction that is not identified.
+    """
+    flat = jacobian.reshape(-1, jacobian.shape[-1])
+    variance = np.einsum("ij,jk,ik->i", flat, information.inverse, flat)
+    errors = np.sqrt(np.maximum(variance, 0.0))
+    return np.where(unidentified(flat, information), np.nan, errors).reshape(jacobian.shape[:-1])
+
+
+def delta_covariance(jacobian: np.ndarray, information: Information) -> np.ndarray:
+    """Covariance matrix of functions of the parameters, (m, p) -> (m, m)."""
+    covariance = jacobian @ information.inverse @ jacobian.T
+    bad = unidentified(jacobian, information)
+    covariance[bad, :] = np.nan
+    covariance[:, bad] = np.nan
+    return covariance
+
+
+def unidentified(jacobian: np.ndarray, information: Information) -> np.ndarray:
+    """Which rows of a Jacobian (m, p) reach into the null space."""
+    if information.null.shape[1] == 0:
+        return np.zeros(len(jacobian), dtype=bool)
+    length = np.linalg.norm(jacobian, axis=1)
+    inside = np.linalg.norm(jacobian @ information.null, axis=1)
+    return inside > 1e-6 * np.where(length > 0, length, 1.0)
+
+
+def involved(information: Information, labels: Sequence[str]) -> list[str]:
+    """The parameters that take part in unidentified directions."""
+    weight = np.max(np.abs(information.null), axis=1, initial=0.0)
+    return [label for label, w in zip(labels, weight, strict=True) if w > 0.1]

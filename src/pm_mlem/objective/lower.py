@@ -1,0 +1,183 @@
+"""From PyTensor graphs to JAX functions.
+
+The interpreter has folded shapes and removed checks, so the graphs lower through PyTensor's own JAX linker
+with no rewrites but the merging of equal nodes. A graph with an Op that JAX lacks is evaluated by a
+PyTensor-compiled function behind a callback instead: slower, but with exact first and second derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.rewriting.basic import MergeOptimizer
+from pytensor.link.jax.dispatch import jax_funcify
+
+from pm_mlem.graph.ops import GuardedLog, GuardedLog1p, LogSumExp
+
+Backend = str
+Arrays = list[Any]
+
+
+# --- the package's own Ops --------------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def guarded_log(x):
+    return jnp.log(x)
+
+
+@guarded_log.defjvp
+def _(primals, tangents):
+    [x], [t] = primals, tangents
+    return guarded_log(x), jnp.where(x == 0, 0.0, t / jnp.where(x == 0, 1.0, x))
+
+
+@jax.custom_jvp
+def guarded_log1p(x):
+    return jnp.log1p(x)
+
+
+@guarded_log1p.defjvp
+def _(primals, tangents):
+    [x], [t] = primals, tangents
+    return guarded_log1p(x), jnp.where(x == -1, 0.0, t / (1.0 + jnp.where(x == -1, 0.0, x)))
+
+
+def logsumexp(x, axis: int):
+    """Stable log-sum-exp; -inf, with gradient 0, where all entries are -inf."""
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    return guarded_log(jnp.sum(jnp.exp(x - top), axis=axis)) + jnp.squeeze(top, axis)
+
+
+@jax_funcify.register(GuardedLog)
+def _(op, **kwargs):
+    return guarded_log
+
+
+@jax_funcify.register(GuardedLog1p)
+def _(op, **kwargs):
+    return guarded_log1p
+
+
+@jax_funcify.register(LogSumExp)
+def _(op, **kwargs):
+    return lambda x: logsumexp(x, op.axis)
+
+
+# --- lowering ---------------------------------------------------------------------------------------------
+
+
+class NotLowered(Exception):
+    """JAX has no implementation of an Op."""
+
+
+def lower(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend = "jax") -> Callable[..., Arrays]:
+    """A pure JAX function of the inputs that returns the list of outputs.
+
+    Parameters
+    ----------
+    inputs, outputs : symbolic variables
+    backend : {"jax", "numba", "c"}
+        Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
+
+    Raises
+    ------
+    NotLowered
+        With ``backend="jax"``, an Op has no JAX implementation.
+    """
+    if not outputs:
+        return lambda *args: []
+    if backend == "jax":
+        return lower_to_jax(inputs, outputs)
+    return callback(inputs, outputs, backend)
+
+
+def lower_to_jax(inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Callable[..., Arrays]:
+    graph = FunctionGraph(list(inputs), list(outputs), clone=True)
+    MergeOptimizer().rewrite(graph)
+    try:
+        run = jax_funcify(graph)
+    except (NotImplementedError, ModuleNotFoundError) as error:
+        raise NotLowered(str(error)) from error
+    dtypes = [v.type.dtype for v in outputs]
+
+    def call(*args):
+        results = run(*args)
+        if not isinstance(results, tuple | list):
+            results = [results]
+        return [jnp.asarray(r, dtype=d) for r, d in zip(results, dtypes, strict=True)]
+
+    return call
+
+
+# --- callbacks --------------------------------------------------------------------------------------------
+
+
+def compile_mode(backend: Backend) -> str:
+    return {"numba": "NUMBA", "c": "CVM"}[backend]
+
+
+class Compiled:
+    """A PyTensor function compiled at its first call."""
+
+    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend):
+        self.inputs, self.outputs, self.backend = list(inputs), list(outputs), backend
+        self.function = None
+
+    def __call__(self, *args):
+        if self.function is None:
+            self.function = pytensor.function(
+                self.inputs, self.outputs, mode=compile_mode(self.backend), on_unused_input="ignore"
+            )
+        args = [np.asarray(a, dtype=v.type.dtype) for a, v in zip(args, self.inputs, strict=True)]
+        return [np.asarray(r, dtype=v.type.dtype) for r, v in zip(self.function(*args), self.outputs, strict=True)]
+
+
+def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend, order: int = 2):
+    """A JAX function that calls PyTensor, differentiable ``order`` times by reverse mode."""
+    shapes = [jax.ShapeDtypeStruct(v.type.shape, v.type.dtype) for v in outputs]
+    evaluate = Compiled(inputs, outputs, backend)
+
+    def plain(*args):
+        return list(jax.pure_callback(evaluate, shapes, *args, vmap_method="sequential"))
+
+    if order == 0:
+        return plain
+    smooth = [i for i, v in enumerate(outputs) if v.type.dtype.startswith("float")]
+    wanted = [i for i, v in enumerate(inputs) if v.type.dtype.startswith("float")]
+    weights = [pt.tensor(f"cotangent_{i}", dtype=outputs[i].type.dtype, shape=outputs[i].type.shape) for i in smooth]
+    total = sum((w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True))
+    gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if smooth else []
+    gradients = [
+        pt.specify_shape(g, inputs[i].type.shape) if inputs[i].type.ndim else g
+        for i, g in zip(wanted, gradients, strict=True)
+    ]
+    pullback = callback([*inputs, *weights], gradients, backend, order - 1)
+
+    @jax.custom_vjp
+    def call(*args):
+        return plain(*args)
+
+    def forward(*args):
+        return plain(*args), args
+
+    def backward(args, cotangents):
+        results = pullback(*args, *[cotangents[i] for i in smooth])
+        found = dict(zip(wanted, results, strict=True))
+        return tuple(
+            found[i] if i in found else np.zeros(v.type.shape, dtype=jax.dtypes.float0) for i, v in enumerate(inputs)
+        )
+
+    call.defvjp(forward, backward)
+    return call
+
+

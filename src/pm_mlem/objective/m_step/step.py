@@ -1,0 +1,170 @@
+"""One EM iteration as a pure function: the E-step by differentiation, the M-step block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pm_mlem.objective.lower import lower
+from pm_mlem.objective.m_step.recognise import ClosedBlock, MStepPlan, ProbabilityBlock, recognise
+from pm_mlem.objective.objective import Objective, weighted_sum
+
+SMALLEST_PROBABILITY = 1e-300
+"""Keeps the unconstrained coordinates of a vanishing probability finite."""
+
+
+def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
+    """``(u, weights, data, given, use_given) -> (next u, value at u)``.
+
+    The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
+    arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
+    start from labels that were guessed, say). Blocks with a closed form are updated first, one after the other;
+    the remaining parameters take one safeguarded Newton step on the expected complete-data log-likelihood
+    (plus the log-prior under "map").
+    """
+    plan = recognise(objective.tables, objective.space, objective.estimator) if plan is None else plan
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data, given, use_given):
+        theta = objective.space.constrain(u)
+        value, posterior = jax.lax.cond(
+            use_given, lambda: (jnp.nan, given), lambda: e_step(objective, theta, weights, data)
+        )
+        if objective.estimator == "map":
+            value = value + objective.log_prior(u, data)
+        return maximise(u, posterior, data), value
+
+    return step
+
+
+def m_step(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, posterior weights, data) -> next u``."""
+    site_arrays = lower_sites(objective, plan)
+    space = objective.space
+    position = {name: i for i, name in enumerate(space.names)}
+
+    def maximise(u, posterior, data):
+        theta = list(space.constrain(u))
+        for block in plan.closed:
+            i = position[block.name]
+            if isinstance(block, ProbabilityBlock):
+                theta[i] = update_probabilities(block, posterior, theta[i])
+            else:
+                theta[i] = update_closed(block, plan, posterior, theta, theta[i], site_arrays, data)
+        parts = list(space.split(u))
+        moved = space.unconstrain_arrays(*theta)
+        for block in plan.closed:
+            i = position[block.name]
+            parts[i] = jnp.where(jnp.all(jnp.isfinite(moved[i])), moved[i], parts[i])
+        new = space.join(parts)
+        return newton_block(objective, plan, posterior, theta, new, data) if plan.newton else new
+
+    return maximise
+
+
+def e_step(objective: Objective, theta: Sequence, weights, data):
+    """Log-likelihood and its derivative with respect to every log-density array."""
+    densities = objective.densities(*theta, *data)
+    value, posterior = jax.value_and_grad(lambda d: weighted_sum(weights, objective.units(d, data)))(densities)
+    return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
+
+
+def lower_sites(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(theta, data) -> [(parameters, value) for each site]`` for the sites that a closed form uses."""
+    used = sorted({use.site for block in plan.closed if isinstance(block, ClosedBlock) for use in block.uses})
+    arrays = [a for k in used for a in (*plan.sites[k].parameters, plan.sites[k].value)]
+    run = lower([*objective.tables.free_inputs, *[v for v, _ in objective.tables.data]], arrays, objective.backend)
+
+    def evaluate(theta, data) -> Mapping[int, tuple[Sequence, object]]:
+        values = iter(run(*theta, *data))
+        result = {}
+        for k in used:
+            parameters = [next(values) for _ in plan.sites[k].parameters]
+            result[k] = (parameters, next(values))
+        return result
+
+    return evaluate
+
+
+# --- closed forms -----------------------------------------------------------------------------------------
+
+
+def collect(statistic, index: np.ndarray, size: int):
+    """Sum a statistic over all entries that use the same parameter entry."""
+    shape = jnp.broadcast_shapes(statistic.shape, index.shape)
+    statistic = jnp.broadcast_to(statistic, shape)
+    lead = len(shape) - index.ndim
+    index = index.reshape((1,) * lead + index.shape)
+    axes = tuple(d for d in range(len(shape)) if index.shape[d] == 1 and shape[d] != 1)
+    summed = statistic.sum(axis=axes, keepdims=True) if axes else statistic
+    flat, target = summed.ravel(), index.ravel()
+    if np.array_equal(target, np.arange(size)):
+        return flat
+    target = np.where(target < 0, size, target)  # constants: a cell that is thrown away
+    return jnp.zeros(size + 1, flat.dtype).at[target].add(flat)[:size]
+
+
+def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old):
+    counts = sum(collect(posterior[term], index, old.size) for term, index in block.uses)
+    counts = jnp.maximum(counts.reshape(old.shape) + block.prior, 0.0)
+    total = counts.sum(axis=-1, keepdims=True)
+    new = jnp.maximum(counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
+    return jnp.where(total > 0, new, old)
+
+
+def update_closed(block: ClosedBlock, plan: MStepPlan, posterior, theta, old, site_arrays, data):
+    arrays = site_arrays(theta, data)
+    sums = [jnp.ravel(p) for p in block.prior]
+    for use in block.uses:
+        parameters, value = arrays[use.site]
+        statistics = block.form.statistics(posterior[plan.sites[use.site].term], parameters, value)
+        collected = [collect(s, use.index, old.size) for s in statistics]
+        sums = [a + b for a, b in zip(sums, collected, strict=True)] if sums else collected
+    new = block.form.maximise(*sums).reshape(old.shape)
+    return jnp.where(jnp.isfinite(new), new, old)
+
+
+# --- the other parameters ---------------------------------------------------------------------------------
+
+
+def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, data):
+    """One Newton step on the expected complete-data log-likelihood in the parameters without a closed form."""
+    space = objective.space
+    slices = space.slices
+    where = np.concatenate([np.arange(slices[n].start, slices[n].stop) for n in plan.newton])
+    held = {block.name for block in plan.closed}
+
+    def expected(part):
+        moved = space.constrain(u.at[where].set(part))
+        values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
+        densities = objective.densities(*values, *data)
+        total = sum(jnp.sum(jnp.where(r == 0, 0.0, r * jnp.where(r == 0, 0.0, d))) for r, d in zip(posterior, densities, strict=True))
+        if objective.estimator == "map":
+            total = total + objective.prior(*values, *data)[0]
+        return jnp.where(objective.allowed(values, data), total, -jnp.inf)
+
+    return u.at[where].set(safeguarded_newton(expected, u[where], objective.hessian(expected)))
+
+
+def safeguarded_newton(function: Callable, x, hessian: Callable):
+    """One Newton ascent step: negative curvature reversed, halved until the function does not fall."""
+    value, gradient = jax.value_and_grad(function)(x)
+    curvature, directions = jnp.linalg.eigh(-hessian(x))
+    size = jnp.abs(curvature)
+    size = jnp.maximum(size, 1e-8 * jnp.max(size) + 1e-300)
+    step = directions @ ((directions.T @ gradient) / size)
+    step = jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
+
+    def rejected(state):
+        scale, new = state
+        return jnp.logical_not(new >= value) & (scale > 2.0**-30)
+
+    def halve(state):
+        scale, _ = state
+        return scale / 2, function(x + step * scale / 2)
+
+    scale, new = jax.lax.while_loop(rejected, halve, (1.0, function(x + step)))
+    return jnp.where(new >= value, x + scale * step, x)

@@ -1,0 +1,138 @@
+"""The objective of a fit: pure JAX functions of (parameters, data, unit weights)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pm_mlem.graph.structure import ModelStructure
+from pm_mlem.graph.tabulate import ModelTables, Probe, probes
+from pm_mlem.objective.lower import Backend, NotLowered, lower
+from pm_mlem.objective.space import ParameterSpace, build_space
+
+Estimator = Literal["mle", "map"]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Everything that depends on the model, the estimator and the shapes of the data; compiled once.
+
+    All functions take the flat unconstrained vector ``u`` and one weight for every independent unit. The
+    log-likelihood is that of the observed data (latents summed out, all constants); the value adds the
+    log-prior in the constrained space under "map".
+    """
+
+    tables: ModelTables
+    space: ParameterSpace
+    estimator: Estimator
+    backend: Backend
+    densities: Callable[..., list]
+    """(theta list, data) -> the terms' log-density arrays"""
+    partition: Callable[..., list]
+    """(density arrays, data) -> log-partition of every unit, one vector for each group of terms"""
+    guards: Callable[..., list]
+    prior: Callable[..., list]
+    data: tuple[Any, ...]
+
+    # --- pure functions ------------------------------------------------------------------------------------
+
+    def units(self, densities: Sequence, data: Sequence) -> jax.Array:
+        """Log-likelihood of every unit."""
+        return jnp.concatenate([jnp.ravel(v) for v in self.partition(*densities, *data)])
+
+    def allowed(self, theta: Sequence, data: Sequence) -> jax.Array:
+        """Whether all parameter conditions of the distributions hold."""
+        return jnp.all(jnp.stack([jnp.asarray(True), *self.guards(*theta, *data)]))
+
+    def log_likelihood(self, u, weights, data) -> jax.Array:
+        theta = self.space.constrain(u)
+        units = self.units(self.densities(*theta, *data), data)
+        return jnp.where(self.allowed(theta, data), weighted_sum(weights, units), -jnp.inf)
+
+    def log_prior(self, u, data) -> jax.Array:
+        theta = self.space.constrain(u)
+        return self.prior(*theta, *data)[0]
+
+    def value(self, u, weights, data) -> jax.Array:
+        """The objective: the log-likelihood, plus the log-prior under "map"."""
+        total = self.log_likelihood(u, weights, data)
+        return total + self.log_prior(u, data) if self.estimator == "map" else total
+
+    def hessian(self, function: Callable) -> Callable:
+        """Second derivatives; callbacks only support reverse mode."""
+        outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
+        return outer(jax.grad(function))
+
+    # --- sizes ---------------------------------------------------------------------------------------------
+
+    @property
+    def n_units(self) -> int:
+        return sum(self.tables.elimination.sizes)
+
+    @cached_property
+    def work(self) -> int:
+        """Entries of the largest log-density array: a measure of the cost of one evaluation."""
+        return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in self.tables.densities), default=1)
+
+    # --- compiled functions --------------------------------------------------------------------------------
+
+    def jit_once(self, function: Callable) -> Callable:
+        """Compile a function that is evaluated once a fit: quickly where the evaluation is cheap."""
+        return jax.jit(function, compiler_options=QUICK if self.work < 50_000 else None)
+
+    @cached_property
+    def value_and_gradient(self) -> Callable:
+        return jax.jit(jax.value_and_grad(self.value))
+
+    @cached_property
+    def derivatives(self) -> Callable:
+        """Value, gradient and Hessian."""
+
+        def evaluate(u, weights, data):
+            def gradient(v):
+                value, slope = jax.value_and_grad(self.value)(v, weights, data)
+                return slope, (value, slope)
+
+            outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
+            curvature, (value, slope) = outer(gradient, has_aux=True)(u)
+            return value, slope, curvature
+
+        return jax.jit(evaluate)
+
+    @cached_property
+    def probes(self) -> tuple[tuple[Probe, ...], Callable[..., list], Mapping[str, str]]:
+        """Probes, the partition that includes them, and what could not be probed."""
+        chosen, elimination, skipped = probes(self.tables)
+        inputs = [d.input for d in self.tables.densities] + [p.input for p in chosen] + [v for v, _ in self.tables.data]
+        return chosen, lower(inputs, elimination.units, "jax"), skipped
+
+
+def weighted_sum(weights, units):
+    """A unit of weight 0 is not there, whatever its log-likelihood."""
+    return jnp.sum(jnp.where(weights == 0, 0.0, weights * jnp.where(weights == 0, 0.0, units)))
+
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Compiler options for functions that run once: a third less time in the compiler, slower code."""
+
+
+def build_objective(structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
+    """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
+    space = build_space(structure, tables, backend)
+    placeholders = [v for v, _ in tables.data]
+    inputs = [*tables.free_inputs, *placeholders]
+    densities = lower(inputs, [d.array for d in tables.densities], backend)
+    partition = lower([*[d.input for d in tables.densities], *placeholders], tables.elimination.units, "jax")
+    guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
+    prior = lower(inputs, [tables.log_prior], backend)
+    data = tuple(jnp.asarray(v) for _, v in tables.data)
+    return Objective(tables, space, estimator, backend, densities, partition, guards, prior, data)
+
+
+__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective"]

@@ -1,0 +1,120 @@
+"""Everything a fit reports about the model at a point, as one function of the unconstrained vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pm_mlem.graph.tabulate import DerivedValue
+from pm_mlem.objective.lower import lower
+from pm_mlem.objective.objective import Objective
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Estimates, Deterministics and posterior probabilities of the latents at a point.
+
+    Attributes
+    ----------
+    estimands : ``(u, data) -> list``: constrained parameters, then Deterministics (their posterior mean where
+        they depend on a latent), in the order of ``names``
+    latents : ``(u, data) -> list``: posterior probabilities of each latent, states first
+    skipped : name -> reason, for the Deterministics that cannot be reported
+    """
+
+    objective: Objective
+    derived: tuple[DerivedValue, ...]
+    latent_names: tuple[str, ...]
+    skipped: Mapping[str, str]
+    _arrays: Callable[..., list]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.objective.space.names, *[d.name for d in self.derived])
+
+    def posterior(self, theta, data) -> dict[str, jax.Array]:
+        """Joint posterior probabilities of the states in every probe (latents and Deterministics)."""
+        chosen, partition, _ = self.objective.probes
+        if not chosen:
+            return {}
+        densities = self.objective.densities(*theta, *data)
+        zeros = [jnp.zeros(p.shape) for p in chosen]
+
+        def total(tables):
+            return sum(jnp.sum(v) for v in partition(*densities, *tables, *data))
+
+        return dict(zip([p.name for p in chosen], jax.grad(total)(zeros), strict=True))
+
+    def estimands(self, u, data) -> list:
+        theta = self.objective.space.constrain(u)
+        return [*theta, *self.deterministics(theta, data)]
+
+    def deterministics(self, theta, data) -> list:
+        arrays = self._arrays(*theta, *data)
+        posterior = self.posterior(theta, data) if any(d.lifted.slots for d in self.derived) else {}
+        values = []
+        for d, array in zip(self.derived, arrays, strict=True):
+            if d.lifted.slots:
+                states = tuple(range(len(d.lifted.slots)))
+                weights = posterior[d.name]
+                array = jnp.sum(jnp.where(weights == 0, 0.0, weights * jnp.where(weights == 0, 0.0, array)), axis=states)
+            values.append(jnp.broadcast_to(array, d.lifted.shape))
+        return values
+
+    def latents(self, u, data) -> list:
+        posterior = self.posterior(self.objective.space.constrain(u), data)
+        return [posterior[name] for name in self.latent_names]
+
+    # --- compiled ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluate(self) -> Callable:
+        """``(u, weights, data) -> (estimands, latents, unit log-likelihoods, entropy of the latents)``."""
+
+        def everything(u, data):
+            theta = self.objective.space.constrain(u)
+            densities = self.objective.densities(*theta, *data)
+            units, pullback = jax.vjp(lambda d: self.objective.units(d, data), densities)
+            [posterior] = pullback(jnp.ones_like(units))
+            complete = sum(
+                jnp.sum(jnp.where(r == 0, 0.0, r * jnp.where(r == 0, 0.0, d)))
+                for r, d in zip(posterior, densities, strict=True)
+            )
+            latents = self.latents(u, data) if self.latent_names else []
+            return self.estimands(u, data), latents, units, jnp.sum(units) - complete
+
+        return self.objective.jit_once(everything)
+
+    @cached_property
+    def jacobian(self) -> Callable:
+        """Derivatives of all estimands with respect to ``u`` (last axis)."""
+        if self.objective.backend == "jax":
+            return self.objective.jit_once(jax.jacfwd(self.estimands))
+        return lambda u, data: jacobian_by_reverse(lambda v: self.estimands(v, data), u)
+
+
+def jacobian_by_reverse(function: Callable, u) -> list:
+    """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``."""
+    values, pullback = jax.vjp(function, u)
+    zeros = [jnp.zeros_like(v) for v in values]
+    columns = [jax.grad(lambda c, j=j: pullback(c)[0][j])(zeros) for j in range(len(u))]
+    return [jnp.stack([column[i] for column in columns], axis=-1) for i in range(len(values))]
+
+
+def build_report(objective: Objective) -> Report:
+    tables = objective.tables
+    chosen, _, failed = objective.probes
+    derived = tuple(d for d in tables.derived if d.name not in failed)
+    placeholders = [v for v, _ in tables.data]
+    arrays = lower([*tables.free_inputs, *placeholders], [d.array for d in derived], objective.backend)
+    names = tuple(item.name for item in tables.structure.latents if item.name in {p.name for p in chosen})
+    return Report(objective, derived, names, {**tables.skipped, **failed}, arrays)
+
+
+def as_numpy(tree):
+    return jax.tree.map(np.asarray, tree)

@@ -1,0 +1,77 @@
+"""Observation weights as weights of independent units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from pm_mlem.graph.tabulate import ModelTables
+
+
+def unit_weights(tables: ModelTables, weights) -> np.ndarray:
+    """One weight for every unit.
+
+    Parameters
+    ----------
+    weights : None, array, or {observed name: array}
+        Non-negative; shaped like the observations or like their leading axes. A plain array goes to every
+        observed variable with that leading shape.
+
+    Raises
+    ------
+    ValueError
+        Unknown names, wrong shapes, negative or non-finite weights, or different weights within one unit.
+    """
+    sizes = tables.elimination.sizes
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
+    result = np.full(sum(sizes), np.nan)
+    for name, array in by_variable(tables, weights).items():
+        flat = expand(name, array, shape_of(tables, name))
+        for factor, (vector, units) in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+            if factor.term == name:
+                assign(result, offsets[vector] + units, flat[factor.entries], name)
+    return np.where(np.isnan(result), 1.0, result)
+
+
+def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
+    observed = tables.structure.observed
+    if weights is None:
+        return {}
+    if isinstance(weights, Mapping):
+        for name in weights:
+            if name not in observed:
+                raise ValueError(
+                    f"weights: '{name}' is not an observed variable; these are {', '.join(map(repr, observed))}."
+                )
+        return {name: np.asarray(array, dtype=float) for name, array in weights.items()}
+    array = np.asarray(weights, dtype=float)
+    fitting = [n for n in observed if shape_of(tables, n)[: array.ndim] == array.shape]
+    if not fitting or array.ndim == 0:
+        shapes = ", ".join(f"'{n}': {shape_of(tables, n)}" for n in observed)
+        raise ValueError(f"weights of shape {array.shape} fit no observed variable ({shapes}).")
+    return {name: array for name in fitting}
+
+
+def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
+    return next(d.lifted.shape for d in tables.densities if d.term.name == name)
+
+
+def expand(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if not np.all(np.isfinite(array)) or np.any(array < 0):
+        raise ValueError(f"weights of '{name}' must be finite and not negative.")
+    if array.shape != shape[: array.ndim]:
+        raise ValueError(f"weights of '{name}' have shape {array.shape}, the observations {shape}.")
+    return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape).ravel()
+
+
+def assign(result: np.ndarray, units: np.ndarray, values: np.ndarray, name: str) -> None:
+    """Set the weights of units; all observations of a unit must agree."""
+    before = result[units]
+    fresh = np.isnan(before)
+    result[units[fresh]] = values[fresh]
+    if not np.array_equal(result[units], values):
+        raise ValueError(
+            f"weights of '{name}' differ between observations that share a latent variable; they form one independent "
+            "unit and need one weight."
+        )

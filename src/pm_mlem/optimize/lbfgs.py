@@ -1,0 +1,120 @@
+"""Limited-memory BFGS with a weak-Wolfe line search that copes with points outside the support."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
+
+
+@dataclass(frozen=True)
+class LBFGSState:
+    point: Vector
+    value: float
+    gradient: Vector
+    steps: tuple[Vector, ...] = ()
+    changes: tuple[Vector, ...] = ()
+    gain: float = np.inf
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS (Liu & Nocedal 1989) for many parameters.
+
+    Parameters
+    ----------
+    max_iterations : int
+    tolerance : float
+        Stop when the quasi-Newton model predicts a further gain below this (log-likelihood units).
+    memory : int
+        Pairs of steps and gradient changes that are kept.
+
+    References
+    ----------
+    .. [1] Liu, D. C. & Nocedal, J. *On the limited memory BFGS method for large scale optimization*.
+       Math. Program. 45 (1989). https://doi.org/10.1007/BF01589116
+    .. [2] Lewis, A. S. & Overton, M. L. *Nonsmooth optimization via quasi-Newton methods*. Math. Program. 141
+       (2013). https://doi.org/10.1007/s10107-012-0514-2 (the line search)
+    """
+
+    max_iterations: int = 5000
+    tolerance: float = 1e-10
+    memory: int = 20
+    name = "lbfgs"
+
+    def init(self, problem: Problem, point: Vector) -> LBFGSState:
+        value, gradient = problem.value_and_gradient(point)
+        return LBFGSState(point, float(value), np.asarray(gradient))
+
+    def step(self, problem: Problem, state: LBFGSState) -> LBFGSState:
+        direction = ascent_direction(state)
+        if direction @ state.gradient <= 0:
+            state = LBFGSState(state.point, state.value, state.gradient)
+            direction = ascent_direction(state)
+        found = line_search(problem, state, direction)
+        if found is None:
+            if state.steps:  # forget the model once before giving up
+                return LBFGSState(state.point, state.value, state.gradient)
+            return LBFGSState(state.point, state.value, state.gradient, gain=state.gain, failed=True)
+        point, value, gradient = found
+        step, change = point - state.point, state.gradient - gradient
+        steps, changes = state.steps, state.changes
+        if step @ change > 1e-12 * np.linalg.norm(step) * np.linalg.norm(change):
+            steps, changes = (*steps, step)[-self.memory :], (*changes, change)[-self.memory :]
+        new = LBFGSState(point, value, gradient, steps, changes)
+        gain = 0.5 * float(ascent_direction(new) @ gradient) if steps else np.inf
+        return LBFGSState(point, value, gradient, steps, changes, gain)
+
+    def done(self, state: LBFGSState) -> Verdict | None:
+        if not np.any(state.gradient) or state.gain <= max(self.tolerance, 1e-15 * abs(state.value)):
+            return Verdict(Status.CONVERGED, "Converged: the quasi-Newton decrement vanishes.")
+        if state.failed:
+            return Verdict(
+                Status.STALLED,
+                f"The line search found no better point (gradient norm {np.linalg.norm(state.gradient):.2g}).",
+            )
+        return None
+
+
+def ascent_direction(state: LBFGSState) -> Vector:
+    """The two-loop recursion."""
+    q = state.gradient.copy()
+    pairs = list(zip(state.steps, state.changes, strict=True))
+    factors = []
+    for s, y in reversed(pairs):
+        a = (s @ q) / (s @ y)
+        q -= a * y
+        factors.append(a)
+    if pairs:
+        s, y = pairs[-1]
+        q *= (s @ y) / (y @ y)
+    else:
+        q /= max(1.0, float(np.linalg.norm(q)))
+    for (s, y), a in zip(pairs, reversed(factors), strict=True):
+        q += s * (a - (y @ q) / (s @ y))
+    return q
+
+
+def line_search(problem: Problem, state: LBFGSState, direction: Vector, *, c1=1e-4, c2=0.9, limit=50):
+    """Bisection for the weak Wolfe conditions; points that are not finite count as too far."""
+    slope = float(direction @ state.gradient)
+    low, high, t = 0.0, np.inf, 1.0
+    noise = 1e-14 * (1.0 + abs(state.value))
+    for _ in range(limit):
+        point = state.point + t * direction
+        value, gradient = problem.value_and_gradient(point)
+        value, gradient = float(value), np.asarray(gradient)
+        finite = np.isfinite(value) and np.all(np.isfinite(gradient))
+        if not finite or value < state.value + c1 * t * slope - noise:
+            high = t
+        elif gradient @ direction > c2 * slope:
+            low = t
+        else:
+            return point, value, gradient
+        t = 0.5 * (low + high) if np.isfinite(high) else 2.0 * t
+        if high - low < 1e-14:
+            break
+    return None

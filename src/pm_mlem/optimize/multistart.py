@@ -1,0 +1,105 @@
+"""Many starts: run all of them a little, the best of them to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pm_mlem.optimize.loop import Algorithm, run
+from pm_mlem.optimize.problem import Optimum, Problem, Status, Vector
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start point and where it came from."""
+
+    origin: str
+    point: Vector
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of a start; ``reason`` says why it was set aside, if it was."""
+
+    start: Start
+    optimum: Optimum
+    finished: bool
+    reason: str = ""
+
+
+def run_sequence(
+    algorithms: Sequence[Algorithm], problem: Problem, point: Vector, observe: Callable | None = None
+) -> Optimum:
+    """Run algorithms one after the other, each from where the last one ended; histories are joined."""
+    history: list[np.ndarray] = []
+    optimum: Optimum | None = None
+    for algorithm in algorithms:
+        following = run(algorithm, problem, point, observe=observe)
+        history.append(following.history if optimum is None else following.history[1:])
+        if optimum is None or following.value >= optimum.value - 1e-9 * (1 + abs(optimum.value)):
+            optimum = following
+        point = optimum.point
+        if optimum.status in (Status.NOT_FINITE, Status.INTERRUPTED):
+            break
+    assert optimum is not None
+    return replace(optimum, history=np.concatenate(history))
+
+
+def multistart(
+    algorithms: Sequence[Algorithm],
+    problem: Problem,
+    starts: Sequence[Start],
+    *,
+    short: int = 30,
+    keep: int = 3,
+    flaw: Callable[[Vector], str | None] = lambda point: None,
+    observe: Callable | None = None,
+) -> tuple[Optimum, list[Run]]:
+    """The best optimum over several starts.
+
+    Parameters
+    ----------
+    algorithms : run one after the other
+    short : iterations of the first algorithm that every start gets
+    keep : number of distinct candidates that are run to the end
+    flaw : point -> reason why an optimum is not acceptable (degenerate), or None
+
+    Returns
+    -------
+    optimum, runs
+        The best acceptable optimum (the best of all if none is acceptable), and what became of every start.
+    """
+    if len(starts) == 1:
+        optimum = run_sequence(algorithms, problem, starts[0].point, observe)
+        return optimum, [Run(starts[0], optimum, True, flaw(optimum.point) or "")]
+    trials = [Run(s, run(algorithms[0], problem, s.point, max_iterations=short), False) for s in starts]
+    order = sorted(range(len(trials)), key=lambda i: -rank(trials[i].optimum.value))
+    accepted: list[int] = []
+    for i in order:
+        if len(accepted) >= keep:
+            break
+        trial = trials[i]
+        if trial.optimum.status is Status.NOT_FINITE or same_as_one(trial, [trials[j] for j in accepted]):
+            continue
+        optimum = run_sequence(algorithms, problem, trial.optimum.point, observe)
+        joined = np.concatenate([trial.optimum.history, optimum.history[1:]])
+        reason = flaw(optimum.point) or ""
+        trials[i] = Run(trial.start, replace(optimum, history=joined), True, reason)
+        if not reason:
+            accepted.append(i)
+    finished = [t for t in trials if t.finished]
+    good = [t for t in finished if not t.reason] or finished or trials
+    best = max(good, key=lambda t: rank(t.optimum.value))
+    return best.optimum, trials
+
+
+def rank(value: float) -> float:
+    return value if np.isfinite(value) else -np.inf
+
+
+def same_as_one(trial: Run, others: Sequence[Run]) -> bool:
+    """A trial that already stands at the value of a finished optimum leads nowhere new."""
+    value = trial.optimum.value
+    return any(abs(value - o.optimum.value) <= 1e-7 * (1 + abs(value)) for o in others)

@@ -1,0 +1,57 @@
+"""Names, dims and coords: attached once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+
+class Labels:
+    """Turns arrays by variable name into labelled xarray objects, as ArviZ would label them.
+
+    Parameters
+    ----------
+    dims : variable name -> names of its dimensions
+    coords : dimension -> labels (None: 0, 1, ...)
+    """
+
+    def __init__(self, dims: Mapping[str, Sequence[str | None]], coords: Mapping[str, Sequence | None]):
+        self.dims, self.coords = dict(dims), dict(coords)
+
+    def dims_of(self, name: str, ndim: int) -> tuple[str, ...]:
+        """Dimension names; ``<name>_dim_<i>`` where the model gives none."""
+        given = self.dims.get(name) or (None,) * ndim
+        if len(given) != ndim:
+            given = (None,) * ndim
+        return tuple(d if d is not None else f"{name}_dim_{i}" for i, d in enumerate(given))
+
+    def coord(self, dim: str, length: int) -> np.ndarray:
+        values = self.coords.get(dim)
+        return np.arange(length) if values is None or len(values) != length else np.asarray(values)
+
+    def array(self, name: str, values: np.ndarray, extra: Mapping[str, Sequence] | None = None) -> xr.DataArray:
+        """One labelled array; ``extra`` names further dimensions at the end and their labels."""
+        values = np.asarray(values)
+        extra = dict(extra or {})
+        dims = self.dims_of(name, values.ndim - len(extra))
+        coords = {d: self.coord(d, n) for d, n in zip(dims, values.shape, strict=False)}
+        return xr.DataArray(values, dims=(*dims, *extra), coords={**coords, **extra}, name=name)
+
+    def dataset(
+        self, values: Mapping[str, np.ndarray], extra: Mapping[str, Sequence] | None = None, **attrs
+    ) -> xr.Dataset:
+        arrays = {name: self.array(name, value, extra) for name, value in values.items()}
+        return xr.Dataset(arrays, attrs=attrs)
+
+
+def entry_names(array: xr.DataArray) -> list[str]:
+    """Names of the entries of a labelled array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``."""
+    if array.ndim == 0:
+        return [str(array.name)]
+    labels = [array.coords[d].values for d in array.dims]
+    return [
+        f"{array.name}[{', '.join(str(l[i]) for l, i in zip(labels, index, strict=True))}]"
+        for index in np.ndindex(*array.shape)
+    ]

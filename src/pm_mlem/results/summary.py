@@ -1,0 +1,85 @@
+"""Tables and text for people."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pm_mlem.results.labels import entry_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pm_mlem.results.fit import Fit
+
+LARGE = 100
+"""A Deterministic with more entries than this is not a row of the table."""
+
+
+def listed(fit: Fit) -> list[str]:
+    """Variables with rows in the summary."""
+    parameters = {v.name for v in fit.model.free_RVs}
+    return [str(n) for n, a in fit.estimates.data_vars.items() if n in parameters or a.size <= LARGE]
+
+
+def summary_table(fit: Fit, level: float) -> pd.DataFrame:
+    import pandas as pd
+
+    intervals = fit.confidence_intervals(level)
+    errors = fit.standard_errors()
+    rows, index = [], []
+    for name in listed(fit):
+        estimate = fit.estimates[name]
+        index += entry_names(estimate)
+        blank = np.full(estimate.shape, np.nan)
+        error = errors[name].values if name in errors else blank
+        bounds = intervals[name].values if name in intervals else np.stack([blank, blank], axis=-1)
+        for i in np.ndindex(*estimate.shape):
+            rows.append(
+                (float(estimate.values[i]), float(error[i]), *map(float, bounds[i]), fit._note(name, float(error[i])))
+            )
+    return pd.DataFrame(rows, index=index, columns=["estimate", "se", "ci_lb", "ci_ub", "note"])
+
+
+def header(fit: Fit) -> list[tuple[str, str]]:
+    kind = {"mle": "maximum likelihood", "map": "maximum a posteriori"}[fit.estimator]
+    lines = [
+        ("estimator", f"{kind} ({fit.estimator})"),
+        ("method", fit.method),
+        ("log-likelihood", f"{fit.log_likelihood:.4f}"),
+    ]
+    if fit.log_posterior is not None:
+        lines.append(("log-posterior", f"{fit.log_posterior:.4f}"))
+    lines += [
+        ("parameters", str(fit.n_params)),
+        ("units", f"{fit.n_obs:g}"),
+        ("AIC, BIC", f"{fit.aic:.2f}, {fit.bic:.2f}"),
+        ("status", f"{fit.status}: {fit.message}"),
+    ]
+    return lines
+
+
+def text(fit: Fit) -> str:
+    lines = header(fit)
+    width = max(len(key) for key, _ in lines)
+    top = "\n".join(f"{key:<{width}}  {value}" for key, value in lines)
+    table = estimates_table(fit)
+    return f"{top}\n\n{table.to_string(float_format=lambda v: f'{v:.4g}')}"
+
+
+def estimates_table(fit: Fit) -> pd.DataFrame:
+    """Estimates only: what a quick look needs, without computing any curvature."""
+    import pandas as pd
+
+    index, values = [], []
+    for name in listed(fit):
+        index += entry_names(fit.estimates[name])
+        values += np.ravel(fit.estimates[name].values).tolist()
+    return pd.DataFrame({"estimate": values}, index=index)
+
+
+def html(fit: Fit) -> str:
+    rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in header(fit))
+    return f"<table>{rows}</table>{summary_table(fit, 0.95).to_html(float_format=lambda v: f'{v:.4g}')}"

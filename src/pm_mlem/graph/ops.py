@@ -13,6 +13,7 @@ import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+from pytensor.scalar.math import Erfcx
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.variable import TensorVariable
 
@@ -41,9 +42,14 @@ class GuardedLog1p(ps.Log1p):
         return [ps.switch(ps.eq(x, -1), 0.0, g / (1.0 + ps.switch(ps.eq(x, -1), 0.0, x)))]
 
 
+class GuardedErfcx(Erfcx):
+    """Scaled complementary error function; a class of its own because JAX cannot differentiate its own twice."""
+
+
 GUARDED = {
     ps.Log: Elemwise(GuardedLog(ps.upgrade_to_float, name="guarded_log")),
     ps.Log1p: Elemwise(GuardedLog1p(ps.upgrade_to_float, name="guarded_log1p")),
+    Erfcx: Elemwise(GuardedErfcx(ps.upgrade_to_float_no_complex, name="guarded_erfcx")),
 }
 """Elementwise Ops by the scalar Op that they replace."""
 

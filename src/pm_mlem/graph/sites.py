@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -11,31 +10,13 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.lift.core import align_symbol, merge_slots, pad_left
-from pm_mlem.graph.tabulate import DensityTerm, ModelTables
+from pm_mlem.graph.tables import DensityTerm, Site
 
 
-@dataclass(frozen=True, eq=False)
-class Site:
-    """One distribution of the likelihood.
-
-    Attributes
-    ----------
-    term : position of its term
-    op : the distribution (a PyTensor random-variable Op)
-    parameters, value : arrays whose leading axes are those of the density (slots, then batch axes; 1 where
-        nothing varies), followed by the distribution's core axes
-    """
-
-    term: int
-    op: RandomVariable
-    parameters: tuple[Variable, ...]
-    value: Variable
-
-
-def find_sites(tables: ModelTables) -> list[Site]:
+def find_sites(densities: Sequence[DensityTerm], context: Context) -> tuple[Site, ...]:
     """The plain random variables among the terms."""
-    found = [site_of(i, density, tables.context) for i, density in enumerate(tables.densities)]
-    return [site for site in found if site is not None]
+    found = [site_of(i, density, context) for i, density in enumerate(densities)]
+    return tuple(site for site in found if site is not None)
 
 
 def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytensor.tensor as pt
@@ -14,79 +13,9 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.eliminate import Elimination, eliminate
 from pm_mlem.graph.factors import Factor, factorize
 from pm_mlem.graph.lift import Context, Lifted, Refusal
-from pm_mlem.graph.structure import Latent, ModelStructure, Parameter, Term, named
-
-
-@dataclass(frozen=True, eq=False)
-class DensityTerm:
-    """A data term or the distribution of a latent, lifted.
-
-    ``array`` is its element-wise log-density (slot axes first) as a function of the parameters; ``input`` the
-    placeholder that stands for it in the elimination.
-    """
-
-    term: Term
-    lifted: Lifted
-    array: Variable
-    input: Variable
-
-
-@dataclass(frozen=True, eq=False)
-class DerivedValue:
-    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads."""
-
-    name: str
-    lifted: Lifted
-    array: Variable
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """A table of zeros added to the log-density: the gradient with respect to it is a posterior probability.
-
-    ``shape`` is that of the array (states first); ``name`` the latent or Deterministic it serves.
-    """
-
-    name: str
-    input: Variable
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ModelTables:
-    """The symbolic content of a model.
-
-    Attributes
-    ----------
-    structure : roles of the variables
-    densities : the terms of the log-likelihood
-    factors : their log-factor tables, functions of the densities' placeholders
-    elimination : the sum over the latents, a function of the densities' placeholders
-    log_prior : scalar, the density of the free parameters in the constrained space
-    guards, prior_guards : scalar booleans; all must hold for the density to be positive
-    derived : Deterministics that can be reported
-    skipped : name -> reason, for Deterministics that cannot
-    """
-
-    structure: ModelStructure
-    densities: tuple[DensityTerm, ...]
-    factors: tuple[Factor, ...]
-    elimination: Elimination
-    log_prior: Variable
-    guards: tuple[Variable, ...]
-    prior_guards: tuple[Variable, ...]
-    derived: tuple[DerivedValue, ...]
-    skipped: Mapping[str, str]
-    context: Context
-
-    @property
-    def free_inputs(self) -> tuple[Variable, ...]:
-        return tuple(p.placeholder for p in self.structure.free)
-
-    @property
-    def data(self) -> tuple[tuple[Variable, np.ndarray], ...]:
-        """Inputs for large constants and their values (complete once everything has been lifted)."""
-        return tuple(self.context.placeholders.values())
+from pm_mlem.graph.sites import find_sites
+from pm_mlem.graph.structure import ModelStructure, Parameter, Term, named
+from pm_mlem.graph.tables import DensityTerm, DerivedValue, ModelTables, Probe
 
 
 def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
@@ -108,10 +37,12 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
+    chosen, probed, failed = add_probes(structure, factors, len(densities), elimination, derived, context)
+    sites = find_sites(densities, context)
     check_missing(context)
     return ModelTables(
-        structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards, derived, skipped,
-        context,
+        structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
+        tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, sites, context,
     )  # fmt: skip
 
 
@@ -150,19 +81,23 @@ def lift_deterministics(structure: ModelStructure, context: Context):
     return tuple(derived), skipped
 
 
-def probes(tables: ModelTables) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
+def add_probes(
+    structure: ModelStructure,
+    factors: Sequence[Factor],
+    n_terms: int,
+    elimination: Elimination,
+    derived: Sequence[DerivedValue],
+    context: Context,
+) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
     """Zero tables for every latent and for every Deterministic that reads one, and the sum that includes them.
 
-    Returns the probes, the elimination of all densities and probes together, and name -> reason for the
+    Returns the probes, the elimination of all factors and probes together, and name -> reason for the
     Deterministics whose posterior mean couples latents in a way that cannot be summed out.
     """
-    structure, context = tables.structure, tables.context
     wanted = [(item.name, structure.leaves[item.rv]) for item in structure.latents]
-    wanted += [(d.name, d.lifted) for d in tables.derived if d.lifted.slots]
+    wanted += [(d.name, d.lifted) for d in derived if d.lifted.slots]
     chosen: list[Probe] = []
-    factors, skipped = list(tables.factors), {}
-    n_terms = len(tables.densities)
-    elimination = tables.elimination
+    factors, skipped = list(factors), {}
     for name, lifted in wanted:
         shape = tuple(s.size for s in lifted.slots) + lifted.shape
         zeros = pt.tensor(f"probe_{name}", dtype="float64", shape=shape)
@@ -224,5 +159,3 @@ def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
         f"with latents=[{names}], or use estimator='map'."
     )
 
-
-__all__ = ["DensityTerm", "DerivedValue", "Latent", "ModelTables", "Probe", "check_informed", "probes", "tabulate"]

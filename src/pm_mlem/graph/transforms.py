@@ -12,7 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
-from pm_mlem.graph.lift import Context
+from pm_mlem.graph.lift import Context, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.structure import PLAIN, ModelStructure, Parameter
@@ -41,7 +41,11 @@ def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable
         if not hasattr(variable.type, "ndim") or variable.type.ndim is None or not hasattr(variable.type, "dtype"):
             inputs.append(variable)
             continue
-        lifted = context.lift(variable)
+        try:
+            lifted = context.lift(variable)
+        except Refusal:  # a component distribution, say: no transform looks at it
+            inputs.append(variable)
+            continue
         inputs.append(variable if lifted.opaque else context.symbol(materialize(lifted)))
     return inputs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.graph.structure import ModelStructure
-from pm_mlem.graph.tabulate import ModelTables, Probe, probes
+from pm_mlem.graph.tables import ModelTables
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 
@@ -106,11 +106,11 @@ class Objective:
         return jax.jit(evaluate)
 
     @cached_property
-    def probes(self) -> tuple[tuple[Probe, ...], Callable[..., list], Mapping[str, str]]:
-        """Probes, the partition that includes them, and what could not be probed."""
-        chosen, elimination, skipped = probes(self.tables)
-        inputs = [d.input for d in self.tables.densities] + [p.input for p in chosen] + [v for v, _ in self.tables.data]
-        return chosen, lower(inputs, elimination.units, "jax"), skipped
+    def probed_partition(self) -> Callable[..., list]:
+        """``(density arrays, probes, data) -> log-partition vectors``: its gradient by the probes is the posterior."""
+        tables = self.tables
+        inputs = [d.input for d in tables.densities] + [p.input for p in tables.probes] + [v for v, _ in tables.data]
+        return lower(inputs, tables.probed.units, "jax")
 
 
 def weighted_sum(weights, units):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from pm_mlem.graph.tabulate import DerivedValue
+from pm_mlem.graph.tables import DerivedValue
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.objective import Objective
 
@@ -24,13 +23,11 @@ class Report:
     estimands : ``(u, data) -> list``: constrained parameters, then Deterministics (their posterior mean where
         they depend on a latent), in the order of ``names``
     latents : ``(u, data) -> list``: posterior probabilities of each latent, states first
-    skipped : name -> reason, for the Deterministics that cannot be reported
     """
 
     objective: Objective
     derived: tuple[DerivedValue, ...]
     latent_names: tuple[str, ...]
-    skipped: Mapping[str, str]
     _arrays: Callable[..., list]
 
     @property
@@ -39,7 +36,7 @@ class Report:
 
     def posterior(self, theta, data) -> dict[str, jax.Array]:
         """Joint posterior probabilities of the states in every probe (latents and Deterministics)."""
-        chosen, partition, _ = self.objective.probes
+        chosen, partition = self.objective.tables.probes, self.objective.probed_partition
         if not chosen:
             return {}
         densities = self.objective.densities(*theta, *data)
@@ -108,13 +105,9 @@ def jacobian_by_reverse(function: Callable, u) -> list:
 
 def build_report(objective: Objective) -> Report:
     tables = objective.tables
-    chosen, _, failed = objective.probes
-    derived = tuple(d for d in tables.derived if d.name not in failed)
     placeholders = [v for v, _ in tables.data]
-    arrays = lower([*tables.free_inputs, *placeholders], [d.array for d in derived], objective.backend)
-    names = tuple(item.name for item in tables.structure.latents if item.name in {p.name for p in chosen})
-    return Report(objective, derived, names, {**tables.skipped, **failed}, arrays)
+    arrays = lower([*tables.free_inputs, *placeholders], [d.array for d in tables.derived], objective.backend)
+    probed = {p.name for p in tables.probes}
+    names = tuple(item.name for item in tables.structure.latents if item.name in probed)
+    return Report(objective, tables.derived, names, arrays)
 
-
-def as_numpy(tree):
-    return jax.tree.map(np.asarray, tree)

@@ -11,7 +11,7 @@ from pytensor import function
 from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.structure import PLAIN, ModelStructure
-from pm_mlem.graph.tabulate import ModelTables
+from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.transforms import constraining, initial_point, unconstraining
 from pm_mlem.objective.lower import Backend, lower
 

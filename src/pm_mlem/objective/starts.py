@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.graph.factors import Factor
-from pm_mlem.graph.tabulate import DensityTerm
+from pm_mlem.graph.tables import DensityTerm
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.objective import Objective
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pm_mlem.graph.tabulate import ModelTables
+from pm_mlem.graph.tables import ModelTables
 
 
 def unit_weights(tables: ModelTables, weights) -> np.ndarray:

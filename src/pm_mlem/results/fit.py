@@ -11,7 +11,13 @@ import jax
 import numpy as np
 import pymc as pm
 
-from pm_mlem.inference.information import Information, delta_covariance, delta_method, involved, observed_information
+from pm_mlem.inference.information import (
+    Information,
+    delta_covariance,
+    delta_method,
+    involved,
+    observed_information,
+)
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status

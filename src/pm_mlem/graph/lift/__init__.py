@@ -7,7 +7,17 @@ from pm_mlem.graph.lift import (  # noqa: F401  (each module registers its rules
     rules_generic,
     rules_indexing,
     rules_linalg,
+    rules_symbolic,
 )
-from pm_mlem.graph.lift.core import Context, Lifted, Refusal, Slot, latent, lift_node, operands, parameter
+from pm_mlem.graph.lift.core import (
+    Context,
+    Lifted,
+    Refusal,
+    Slot,
+    latent,
+    lift_node,
+    operands,
+    parameter,
+)
 
 __all__ = ["Context", "Lifted", "Refusal", "Slot", "latent", "lift_node", "operands", "parameter"]

@@ -12,7 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from pytensor.graph.basic import Variable
-from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor, unflatten_index_variables
+from pytensor.tensor.subtensor import (
+    AdvancedSubtensor,
+    Subtensor,
+    unflatten_index_variables,
+)
 
 from pm_mlem.graph.lift.core import (
     Context,

@@ -1,6 +1,11 @@
 """The M-step of EM: closed forms recognised by probing, a Newton step for everything else."""
 
-from pm_mlem.objective.m_step.recognise import ClosedBlock, MStepPlan, ProbabilityBlock, recognise
+from pm_mlem.objective.m_step.recognise import (
+    ClosedBlock,
+    MStepPlan,
+    ProbabilityBlock,
+    recognise,
+)
 from pm_mlem.objective.m_step.step import em_map
 
 __all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "recognise"]

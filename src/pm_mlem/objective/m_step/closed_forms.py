@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from pytensor.tensor.random.basic import BernoulliRV, BetaRV, GammaRV, NormalRV, PoissonRV
+from pytensor.tensor.random.basic import (
+    BernoulliRV,
+    BetaRV,
+    GammaRV,
+    NormalRV,
+    PoissonRV,
+)
 from pytensor.tensor.random.op import RandomVariable
 
 Array = Any

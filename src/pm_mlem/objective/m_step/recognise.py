@@ -20,9 +20,9 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import DirichletRV
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_mlem.graph.sites import Site, find_sites
 from pm_mlem.graph.structure import PLAIN, Parameter
-from pm_mlem.graph.tabulate import ModelTables, dependencies
+from pm_mlem.graph.tables import ModelTables, Site
+from pm_mlem.graph.tabulate import dependencies
 from pm_mlem.objective.m_step.closed_forms import CLOSED_FORMS, CONJUGATE, ClosedForm
 from pm_mlem.objective.space import ParameterSpace
 
@@ -87,7 +87,7 @@ class Probing:
 
 def recognise(tables: ModelTables, space: ParameterSpace, estimator: str) -> MStepPlan:
     """Find the closed forms of a model."""
-    sites = find_sites(tables)
+    sites = tables.sites
     probing = Probing(tables, space)
     parameters = tables.structure.free
     users = {
@@ -107,7 +107,7 @@ def recognise(tables: ModelTables, space: ParameterSpace, estimator: str) -> MSt
     closed.sort(key=lambda pair: pair[0])
     names = {block.name for _, block in closed}
     newton = tuple(p.name for p in parameters if p.name not in names)
-    return MStepPlan(tuple(sites), tuple(block for _, block in closed), newton)
+    return MStepPlan(sites, tuple(block for _, block in closed), newton)
 
 
 def conjugate_prior(parameter: Parameter, tables: ModelTables) -> tuple | None:

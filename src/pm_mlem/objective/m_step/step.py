@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.m_step.recognise import ClosedBlock, MStepPlan, ProbabilityBlock, recognise
+from pm_mlem.objective.m_step.recognise import (
+    ClosedBlock,
+    MStepPlan,
+    ProbabilityBlock,
+    recognise,
+)
 from pm_mlem.objective.objective import Objective, weighted_sum
 
 SMALLEST_PROBABILITY = 1e-300

@@ -1,33 +1,43 @@
-"""Maximum likelihood, MAP and EM for PyMC models."""
+"""Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+from pm_mlem.compare import compare
 from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
+from pm_mlem.explain import explain
+from pm_mlem.fit import fit
+from pm_mlem.optimize import EM, LBFGS, Adam, Newton
+from pm_mlem.optimize.problem import Status
 
-if TYPE_CHECKING:
-    from pm_mlem.fit import fit
-    from pm_mlem.optimize import EM, LBFGS, Newton
-    from pm_mlem.results.fit import Fit
-
-_LAZY = {
-    "fit": "pm_mlem.fit",
-    "EM": "pm_mlem.optimize",
-    "LBFGS": "pm_mlem.optimize",
-    "Newton": "pm_mlem.optimize",
-    "Fit": "pm_mlem.results.fit",
-}
 __version__ = "0.1.0"
-__all__ = ["EM", "LBFGS", "Fit", "Newton", "NotIdentifiedError", "UnsupportedModelError", "fit"]
+__all__ = [
+    "EM",
+    "LBFGS",
+    "Adam",
+    "Fit",
+    "Newton",
+    "NotIdentifiedError",
+    "Status",
+    "UnsupportedModelError",
+    "compare",
+    "explain",
+    "fit",
+    "plot_convergence",
+    "plot_estimates",
+    "plot_latents",
+]
 
 
 def __getattr__(name: str):
-    if name in _LAZY:
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
+    """Import what needs JAX or ArviZ when it is first used."""
+    if name == "Fit":
+        from pm_mlem.results.fit import Fit
+
+        return Fit
+    if name in __all__ and name.startswith("plot_"):
+        from pm_mlem import plots
+
+        return getattr(plots, name)
     raise AttributeError(f"module 'pm_mlem' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,25 +1,25 @@
-"""The pipeline: a model goes in, estimates come out."""
+"""The pipeline, from top to bottom: a model goes in, estimates come out."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.objective.engine import Engine, engine_for
-from pm_mlem.objective.starts import assignments, posterior_from_assignments
-from pm_mlem.objective.weights import unit_weights
-from pm_mlem.optimize import EM, LBFGS, Newton, Problem
+from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem
 from pm_mlem.optimize.loop import Algorithm
 from pm_mlem.optimize.multistart import Run, Start, multistart
 from pm_mlem.progress import progress
-from pm_mlem.results.fit import Fit
 
-Method = str | EM | LBFGS | Newton
+if TYPE_CHECKING:  # JAX is imported when the first model is fitted
+    from pm_mlem.objective.engine import Engine
+    from pm_mlem.results.fit import Fit
+
+Method = str | EM | LBFGS | Newton | Adam
+METHODS = ("auto", "em", "lbfgs", "newton", "adam")
 MANY_PARAMETERS = 300
 """Above this, ``method="auto"`` does not form Hessians while it searches."""
 DEFAULT_STARTS = 8
@@ -52,7 +52,7 @@ def fit(
         "mle" maximises log p(y | parameters): observed variables, Potentials and the distributions of latent
         variables count, the priors of parameters do not. "map" maximises the joint density in the user's own
         (constrained) space, without Jacobian, as ``pm.find_MAP`` does.
-    method : {"auto", "em", "newton", "lbfgs"} or EM, Newton, LBFGS
+    method : {"auto", "em", "lbfgs", "newton", "adam"} or EM, LBFGS, Newton, Adam
         "auto": EM followed by Newton where there are latents, Newton otherwise (L-BFGS for many parameters).
     latents : sequence of str, optional
         Continuous free variables to integrate out.
@@ -71,7 +71,7 @@ def fit(
         Who evaluates the log-density: JAX, or a PyTensor-compiled function behind a callback (slower; works for
         every Op).
     progressbar : bool
-        Show a progress bar where it is worth one.
+        Show the progress of the optimizer.
 
     Returns
     -------
@@ -90,29 +90,38 @@ def fit(
     >>> with pm.Model() as model:
     ...     p = pm.Beta("p", 1, 1)
     ...     flips = pm.Bernoulli("flips", p, observed=np.repeat([1, 0], [60, 40]))
-    >>> mlem.fit(model, progressbar=False).estimates["p"].item()
+    >>> round(mlem.fit(model, progressbar=False).estimates["p"].item(), 6)
     0.6
     """
     began = time.perf_counter()
     model = current_model(model)
     check_choice(estimator, ("mle", "map"), "estimator")
     check_choice(backend, ("jax", "numba", "c"), "backend")
+    check_method(method)
     if quadrature is not None:
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
+
+    from pm_mlem.objective.engine import engine_for
+    from pm_mlem.objective.weights import unit_weights
+    from pm_mlem.results.fit import Fit
+
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
     algorithms, chosen = choose(method, engine)
-    points = start_points(starts, engine, unit, random_seed)
     with progress(chosen, enabled=progressbar) as observe:
-        problem = problem_of(engine, unit)
-        optimum, runs = multistart(algorithms, problem, points, observe=observe)
+        points = start_points(starts, engine, unit, random_seed)
+        optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
     message = " ".join(filter(None, [optimum.message, engine.note]))
     return Fit(
         model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
     )
 
 
+# --- arguments --------------------------------------------------------------------------------------------
+
+
 def current_model(model: pm.Model | None) -> pm.Model:
+    """The model that was passed, or the one on the context stack."""
     if model is None:
         try:
             return pm.modelcontext(None)
@@ -127,35 +136,40 @@ def current_model(model: pm.Model | None) -> pm.Model:
 
 def check_choice(value, choices: Sequence[str], argument: str) -> None:
     if value not in choices:
-        raise ValueError(f"{argument}={value!r} is unknown; use {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}.")
+        listed = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+        raise ValueError(f"{argument}={value!r} is unknown; use {listed}.")
+
+
+def check_method(method: Method) -> None:
+    if isinstance(method, str):
+        check_choice(method, METHODS, "method")
+    elif not isinstance(method, EM | LBFGS | Newton | Adam):
+        raise TypeError(
+            f"method must be one of {', '.join(map(repr, METHODS))} or an mlem.EM(...), mlem.LBFGS(...), "
+            f"mlem.Newton(...) or mlem.Adam(...), not {method!r}."
+        )
+
+
+# --- what to run ------------------------------------------------------------------------------------------
 
 
 def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
     """The algorithms to run one after the other, and what they are called."""
     if not isinstance(method, str):
-        if not isinstance(method, EM | LBFGS | Newton):
-            raise TypeError(f"method must be a name or one of mlem.EM, mlem.Newton, mlem.LBFGS, not {method!r}.")
-        return [method], type(method).__name__
-    check_choice(method, ("auto", "em", "newton", "lbfgs"), "method")
-    if method == "em":
-        return [EM()], "EM"
-    if method == "newton":
-        return [Newton()], "trust-region Newton"
-    if method == "lbfgs":
-        return [LBFGS()], "L-BFGS"
-    large = engine.objective.space.size > MANY_PARAMETERS
-    finish: Algorithm = LBFGS() if large else Newton()
-    name = "L-BFGS" if large else "trust-region Newton"
+        return [method], method.title
+    named: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
+    if method != "auto":
+        return [named[method]], named[method].title
+    finish = named["lbfgs" if engine.objective.space.size > MANY_PARAMETERS else "newton"]
     if engine.objective.tables.structure.latents:
-        return [EM(max_iterations=500, tolerance=1e-3), finish], f"auto: EM, then {name} on the marginal likelihood"
-    return [finish], f"auto: {name}"
+        return [EM(max_iterations=500, tolerance=1e-3), finish], f"EM, then {finish.title} (auto)"
+    return [finish], f"{finish.title} (auto)"
 
 
 def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
-    """Close the compiled functions over data and weights."""
-    objective = engine.objective
-    data = objective.data
-    posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities]
+    """Close the compiled functions over the data and the weights."""
+    objective, data = engine.objective, engine.objective.data
+    no_posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities]
 
     def value_and_gradient(u):
         value, gradient = objective.value_and_gradient(u, unit, data)
@@ -166,58 +180,40 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def em_map(u):
-        new, value = engine.em_map(u, unit, data, posterior, False)
+        new, value = engine.em_map(u, unit, data, no_posterior, False)
         return np.asarray(new), float(value)
 
     return Problem(value_and_gradient, derivatives, em_map)
 
 
 def start_points(starts, engine: Engine, unit: np.ndarray, random_seed: int | None) -> list[Start]:
-    """The user's starts, or the initial point and data-informed ones."""
-    space = engine.objective.space
-    has_latents = bool(engine.objective.tables.structure.latents)
+    """The user's starts, or the initial point and random ones."""
+    from pm_mlem.objective.starts import random_points
+
+    objective = engine.objective
+    has_latents = bool(objective.tables.structure.latents)
     if starts is None:
         starts = DEFAULT_STARTS if has_latents else 1
-    if isinstance(starts, int | np.integer):
-        if starts < 1:
-            raise ValueError(f"starts={starts} must be at least 1.")
-        rng = np.random.default_rng(random_seed)
-        points = [Start("initial point", leave_symmetry(space.initial, has_latents, rng))]
-        return points + [random_start(engine, unit, rng, i) for i in range(int(starts) - 1)]
-    points = [space.unconstrain(given) for given in starts]
-    if not points:
-        raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
-    return [Start(f"starts[{i}]", point) for i, point in enumerate(points)]
-
-
-def leave_symmetry(point: np.ndarray, has_latents: bool, rng: np.random.Generator) -> np.ndarray:
-    """Components that start equal would stay equal for ever."""
-    return point + rng.normal(scale=0.01, size=point.shape) if has_latents else point
-
-
-def random_start(engine: Engine, unit: np.ndarray, rng: np.random.Generator, number: int) -> Start:
-    """With latents, an M-step from clusters of the data; otherwise a perturbed initial point."""
-    objective = engine.objective
-    point = objective.space.initial + rng.normal(scale=0.5, size=objective.space.size)
-    if not objective.tables.structure.latents:
-        return Start("perturbed initial point", point)
-    guess = assignments(objective, rng, purity=0.9)
-    posterior = posterior_from_assignments(objective)(guess, unit)
-    for _ in range(3):
-        new, _ = engine.em_map(point, unit, objective.data, posterior, True)
-        point = np.asarray(new)
-    return Start("clusters of the data", point)
+    if not isinstance(starts, int | np.integer):
+        points = [objective.space.unconstrain(given) for given in starts]
+        if not points:
+            raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
+        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)]
+    if starts < 1:
+        raise ValueError(f"starts={starts} must be at least 1.")
+    rng = np.random.default_rng(random_seed)
+    jitter = rng.normal(scale=0.01, size=objective.space.size) if has_latents else 0.0
+    first = Start("initial point", objective.space.initial + jitter)  # equal components would stay equal for ever
+    others = random_points(objective, engine.em_map, unit, int(starts) - 1, rng) if starts > 1 else ()
+    return [first, *[Start(origin, point) for origin, point in others]]
 
 
 def record(run: Run) -> dict[str, Any]:
-    optimum = run.optimum
+    """One row of ``Fit.starts``."""
     return {
         "origin": run.start.origin,
-        "objective": optimum.value,
-        "iterations": optimum.iterations,
-        "status": str(optimum.status) if run.finished else "set aside early",
+        "objective": run.optimum.value,
+        "iterations": run.optimum.iterations,
+        "status": str(run.optimum.status) if run.finished else "set aside early",
         "reason": run.reason,
     }
-
-
-_ = warnings

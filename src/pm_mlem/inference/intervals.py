@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 
 def wald(estimate: np.ndarray, error: np.ndarray, level: float, scale: str = "identity") -> np.ndarray:
@@ -23,7 +23,7 @@ def wald(estimate: np.ndarray, error: np.ndarray, level: float, scale: str = "id
     ndarray
         Shape (..., 2): lower and upper bound.
     """
-    z = norm.ppf(0.5 + level / 2)
+    z = ndtri(0.5 + level / 2)
     if scale == "logit":
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = np.log(estimate) - np.log1p(-estimate)
@@ -39,7 +39,7 @@ def wald_transformed(
 
     ``constrain`` maps an array of unconstrained values to the user's space, each entry by itself.
     """
-    z = norm.ppf(0.5 + level / 2)
+    z = ndtri(0.5 + level / 2)
     ends = [constrain(np.where(np.isfinite(error), u + sign * z * error, u)) for sign in (-1.0, 1.0)]
     ends = [np.where(np.isfinite(error), e, np.nan) for e in ends]
     return np.stack([np.minimum(*ends), np.maximum(*ends)], axis=-1)

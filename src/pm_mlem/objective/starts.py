@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,26 @@ def observed_rows(density: DensityTerm, factor: Factor) -> np.ndarray | None:
         if np.array_equal(factor.entries, np.arange(factor.rows) * per_row):
             return blocks
     return flat[factor.entries]
+
+
+def random_points(
+    objective: Objective, em_map: Callable, unit: np.ndarray, count: int, rng: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Random starts: where they come from, and the unconstrained point.
+
+    With latents, M-steps from clusters of the data; otherwise a perturbed initial point.
+    """
+    space = objective.space
+    convert = posterior_from_assignments(objective) if objective.tables.structure.latents else None
+    for _ in range(count):
+        point = space.initial + rng.normal(scale=0.5, size=space.size)
+        if convert is None:
+            yield "perturbed initial point", point
+            continue
+        posterior = convert(assignments(objective, rng, purity=0.9), unit)
+        for _ in range(3):
+            point = np.asarray(em_map(point, unit, objective.data, posterior, True)[0])
+        yield "clusters of the data", point
 
 
 def seeds(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -41,7 +41,7 @@ class EM:
 
     max_iterations: int = 10_000
     tolerance: float = 1e-8
-    name = "em"
+    title = "EM"
 
     def init(self, problem: Problem, point: Vector) -> EMState:
         if problem.em_map is None:

@@ -43,7 +43,7 @@ class LBFGS:
     max_iterations: int = 5000
     tolerance: float = 1e-10
     memory: int = 20
-    name = "lbfgs"
+    title = "L-BFGS"
 
     def init(self, problem: Problem, point: Vector) -> LBFGSState:
         value, gradient = problem.value_and_gradient(point)

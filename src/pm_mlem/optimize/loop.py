@@ -25,7 +25,7 @@ class State(Protocol):
 class Algorithm(Protocol):
     """An iterative maximiser."""
 
-    name: str
+    title: str
     max_iterations: int
 
     def init(self, problem: Problem, point: Vector) -> Any: ...
@@ -48,7 +48,7 @@ def run(
     history = [float(state.value)]
     if not np.isfinite(state.value):
         return Optimum(start, float(state.value), Status.NOT_FINITE, "The objective is not finite at the start.",
-                       np.array(history), method=algorithm.name)  # fmt: skip
+                       np.array(history), method=algorithm.title)  # fmt: skip
     verdict = algorithm.done(state)
     try:
         while verdict is None and len(history) <= limit:
@@ -67,5 +67,5 @@ def run(
         )
     return Optimum(
         np.asarray(state.point), float(state.value), verdict.status, verdict.message, np.array(history),
-        float(state.gain), algorithm.name,
+        float(state.gain), algorithm.title,
     )  # fmt: skip

@@ -42,7 +42,7 @@ class Newton:
     max_iterations: int = 200
     tolerance: float = 1e-9
     radius: float = 1.0
-    name = "newton"
+    title = "trust-region Newton"
 
     def init(self, problem: Problem, point: Vector) -> NewtonState:
         return self.evaluated(problem, point, self.radius)

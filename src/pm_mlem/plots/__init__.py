@@ -1,0 +1,7 @@
+"""Plots on arviz-plots: each returns a ``PlotCollection``, in every backend that arviz-plots has."""
+
+from pm_mlem.plots.convergence_plot import plot_convergence
+from pm_mlem.plots.estimates_plot import plot_estimates
+from pm_mlem.plots.latents_plot import plot_latents
+
+__all__ = ["plot_convergence", "plot_estimates", "plot_latents"]

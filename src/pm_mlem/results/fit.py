@@ -148,6 +148,37 @@ class Fit:
             arrays[name] = self._labels.array(name, np.moveaxis(values, 0, -1), {f"{name}_state": states})
         return xr.Dataset(arrays)
 
+    def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
+        """Name and values of the one number observed for each element of a latent, if there is one."""
+        tables = self._engine.objective.tables
+        index = [item.name for item in tables.structure.latents].index(latent)
+        item = tables.structure.latents[index]
+        found = []
+        for factor in tables.factors:
+            term = tables.densities[factor.term_index].term
+            if term.kind == "observed" and any(v.latent == index for v in factor.views):
+                own = [v for v in factor.views if v.latent == index]
+                if term.value.shape != item.shape or not np.array_equal(own[0].address, np.arange(item.n_elements)):
+                    return None
+                found.append((term.name, np.ravel(np.broadcast_to(term.value.data, item.shape))))
+        return found[0] if len(found) == 1 else None
+
+    def _joint_density(self, latent: str) -> np.ndarray | None:
+        """p(y, z = k) at every observation, (states, elements); None where it is no function of the observation alone."""
+        tables = self._engine.objective.tables
+        index = [item.name for item in tables.structure.latents].index(latent)
+        item = tables.structure.latents[index]
+        if len(tables.structure.latents) != 1 or len(tables.densities) != 2 or self.n_obs != item.n_elements:
+            return None
+        sites = [s for s in tables.sites if tables.densities[s.term].term.kind == "observed"]
+        if len(sites) != 1 or any(n != 1 for a in sites[0].parameters for n in a.type.shape[1:]):
+            return None
+        units = np.empty(item.n_elements)
+        for factor, (_, rows) in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+            for view in factor.views:
+                units[view.address] = self._report[2][rows]
+        return self._report[1][latent].reshape(item.states, -1) * np.exp(units)
+
     # --- sizes and criteria --------------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,108 @@
+"""What pm_mlem sees in a model, before anything is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pymc as pm
+
+
+@dataclass(frozen=True)
+class Role:
+    """One variable: its role and what is done with it."""
+
+    name: str
+    role: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Roles of a model's variables and how its latents are summed out.
+
+    ``str(plan)`` is the text that :func:`pm_mlem.explain` prints.
+    """
+
+    roles: tuple[Role, ...]
+    steps: tuple[str, ...]
+    cost: int
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        names = max((len(r.name) for r in self.roles), default=0)
+        kinds = max((len(r.role) for r in self.roles), default=0)
+        lines = [f"{r.name:<{names}}  {r.role:<{kinds}}  {r.detail}".rstrip() for r in self.roles]
+        if self.steps:
+            lines += ["", "Summed out exactly:", *[f"  {step}" for step in self.steps]]
+        lines += [f"  {name} is not reported: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.roles)} variables, {len(self.steps)} elimination steps, cost {self.cost})"
+
+
+def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = None) -> Plan:
+    """Print which variables are parameters, latents and data, and how the latents are summed out.
+
+    Nothing is compiled.
+
+    Parameters
+    ----------
+    model : pm.Model, optional
+        Default: the model on the context stack.
+    latents : sequence of str, optional
+        Continuous free variables to integrate out, as in :func:`pm_mlem.fit`.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    UnsupportedModelError
+        As :func:`pm_mlem.fit`.
+    """
+    from pm_mlem.fit import current_model
+    from pm_mlem.graph.structure import analyse
+    from pm_mlem.graph.tabulate import tabulate
+
+    model = current_model(model)
+    structure = analyse(model, latents=latents or ())
+    tables = tabulate(structure, with_prior=False)
+    plan = Plan(tuple(roles(model, structure)), tuple(map(describe, tables.elimination.steps)),
+                sum(step.cost for step in tables.elimination.steps), dict(tables.skipped))  # fmt: skip
+    print(plan)
+    return plan
+
+
+def roles(model: pm.Model, structure):
+    """One entry for each named variable, in the order of declaration."""
+    latents = {item.name: item for item in structure.latents}
+    shapes = {rv.name: lifted.shape for rv, lifted in structure.leaves.items()}
+    for rv in model.basic_RVs:
+        kind = type(rv.owner.op).__name__.removesuffix("RV")
+        if rv.name in latents:
+            item = latents[rv.name]
+            yield Role(rv.name, "latent", f"{kind}, {item.n_elements} element(s) with {item.states} states")
+        elif rv in model.observed_RVs:
+            yield Role(rv.name, "data", f"{kind}, {shape_text(shapes[rv.name])}")
+        elif rv.name in structure.dropped:
+            yield Role(rv.name, "missing", "integrates to one")
+        else:
+            yield Role(rv.name, "parameter", f"{kind}, {shape_text(shapes[rv.name])}")
+    for variable in model.potentials:
+        yield Role(variable.name, "data", "Potential")
+    for variable in model.deterministics:
+        yield Role(variable.name, "derived", "Deterministic")
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "scalar" if shape == () else f"shape {shape}"
+
+
+def describe(step) -> str:
+    """One step of the elimination in words."""
+    given = f" given {', '.join(step.neighbours)}" if step.neighbours else ""
+    many = f"{step.elements} independent sums" if step.elements > 1 else "one sum"
+    return f"{step.latent}: {many} over {step.states} states{given}; cost {step.cost} table entries"

@@ -13,6 +13,8 @@ from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.random.basic import CategoricalRV
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density
@@ -49,6 +51,8 @@ class Latent:
     states: int
     shape: tuple[int, ...]
     base: int
+    states_dim: str | None
+    """The model's dimension of the state probabilities, whose labels name the states."""
 
     @property
     def n_elements(self) -> int:
@@ -207,7 +211,7 @@ class Builder:
             lower, states = domain(rv.owner.op, rv, self.context)
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         self.register(rv, value, latent(lower, states, shape, self.n_elements, rv.type.dtype))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements)
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv))
         self.n_elements += item.n_elements
         self.latents.append(item)
 
@@ -270,6 +274,17 @@ class Builder:
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
         )
+
+
+def states_dim(model: pm.Model, rv: Variable) -> str | None:
+    """The dimension of a Categorical's probabilities, where these are a named variable with dims."""
+    if not isinstance(rv.owner.op, CategoricalRV):
+        return None
+    probabilities = rv.owner.op.dist_params(rv.owner)[0]
+    while probabilities.owner is not None and isinstance(probabilities.owner.op, DimShuffle):
+        probabilities = probabilities.owner.inputs[0]
+    dims = model.named_vars_to_dims.get(probabilities.name or "")
+    return dims[-1] if dims else None
 
 
 def input_shape(variable: Variable):

@@ -176,23 +176,23 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
     smooth = [i for i, v in enumerate(outputs) if v.type.dtype.startswith("float")]
     wanted = [i for i, v in enumerate(inputs) if v.type.dtype.startswith("float")]
     weights = [pt.tensor(f"cotangent_{i}", dtype=outputs[i].type.dtype, shape=outputs[i].type.shape) for i in smooth]
-    total = sum((w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True))
-    gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if smooth else []
-    gradients = [
-        pt.specify_shape(g, inputs[i].type.shape) if inputs[i].type.ndim else g
-        for i, g in zip(wanted, gradients, strict=True)
-    ]
-    pullback = callback([*inputs, *weights], gradients, backend, order - 1)
+    total = pt.add(pt.constant(0.0), *[(w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True)])
+    gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
+    gradients = [pt.specify_shape(g, inputs[i].type.shape) for i, g in zip(wanted, gradients, strict=True)]
+    pullback = callback([*inputs, *weights], gradients, backend, order - 1) if smooth else None
 
     @jax.custom_vjp
     def call(*args):
         return plain(*args)
 
     def forward(*args):
-        return plain(*args), args
+        return call(*args), args  # itself differentiable, for second derivatives
 
     def backward(args, cotangents):
-        results = pullback(*args, *[cotangents[i] for i in smooth])
+        if pullback is None:
+            results = [jnp.zeros(inputs[i].type.shape, inputs[i].type.dtype) for i in wanted]
+        else:
+            results = pullback(*args, *[cotangents[i] for i in smooth])
         found = dict(zip(wanted, results, strict=True))
         return tuple(
             found[i] if i in found else np.zeros(v.type.shape, dtype=jax.dtypes.float0) for i, v in enumerate(inputs)

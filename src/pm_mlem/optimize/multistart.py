@@ -69,15 +69,16 @@ def multistart(
     Returns
     -------
     optimum, runs
-        The best acceptable optimum (the best of all if none is acceptable), and what became of every start.
+        The best acceptable optimum (the best of all if none is acceptable; the earliest start's among equals), and
+        what became of every start.
     """
     if len(starts) == 1:
         optimum = run_sequence(algorithms, problem, starts[0].point, observe)
         return optimum, [Run(starts[0], optimum, True, flaw(optimum.point) or "")]
     trials = [Run(s, run(algorithms[0], problem, s.point, max_iterations=short), False) for s in starts]
-    order = sorted(range(len(trials)), key=lambda i: -rank(trials[i].optimum.value))
+    order = sorted(range(1, len(trials)), key=lambda i: -rank(trials[i].optimum.value))
     accepted: list[int] = []
-    for i in order:
+    for i in [0, *order]:  # the first start always, so that its labels win where optima differ only by them
         if len(accepted) >= keep:
             break
         trial = trials[i]
@@ -91,8 +92,9 @@ def multistart(
             accepted.append(i)
     finished = [t for t in trials if t.finished]
     good = [t for t in finished if not t.reason] or finished or trials
-    best = max(good, key=lambda t: rank(t.optimum.value))
-    return best.optimum, trials
+    best = max(rank(t.optimum.value) for t in good)
+    chosen = next(t for t in good if rank(t.optimum.value) >= best - 1e-7 * (1.0 + abs(best)))
+    return chosen.optimum, trials
 
 
 def rank(value: float) -> float:

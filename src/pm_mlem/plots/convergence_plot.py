@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots.visuals import labelled_title, labelled_x, line_xy, set_yscale
 
-from pm_mlem.plots.utils import VariableNames, figure_size, visual
+from pm_mlem.plots.utils import VariableNames, figure_kwargs, visual
 
 
 def plot_convergence(
@@ -38,10 +38,9 @@ def plot_convergence(
     arviz_plots.PlotCollection
     """
     fits = fits if isinstance(fits, Mapping) else {"fit": fits}
-    histories = {name: next(iter(fit.history.data_vars.values())).values for name, fit in fits.items()}
-    data = curves(histories, "log-likelihood" if all(f.estimator == "mle" for f in fits.values()) else "objective")
+    data = curves(fits)
     pc_kwargs.setdefault("aes", {"color": ["model"]})
-    pc_kwargs.setdefault("figure_kwargs", {"figsize": figure_size(backend, 2, 1, 5.0, 3.4)})
+    pc_kwargs.setdefault("figure_kwargs", figure_kwargs(backend, 2, 1, 5.0, 3.4))
     pc = azp.PlotCollection.wrap(data, cols=["__variable__"], backend=backend, **pc_kwargs)
     options = visual(visuals, "line")
     if options is not False:
@@ -58,17 +57,19 @@ def plot_convergence(
     return pc
 
 
-def curves(histories: Mapping[str, np.ndarray], name: str) -> xr.Dataset:
-    """Objective and distance to the best value of all runs, padded with NaN."""
-    length = max(map(len, histories.values()))
-    best = max(np.nanmax(h) for h in histories.values())
-    value = np.full((len(histories), length), np.nan)
-    for row, history in zip(value, histories.values(), strict=True):
-        row[: len(history)] = history
-    floor = 1e-10 * (1.0 + abs(best))
-    gap = np.where(np.isnan(value), np.nan, np.maximum(best - value, floor))
-    coords = {"model": list(histories), "iteration": np.arange(length)}
-    dims = ("model", "iteration")
+def curves(fits: Mapping[str, Any]) -> xr.Dataset:
+    """Objective and distance to the best value of all runs of the same estimator, padded with NaN."""
+    histories = [next(iter(fit.history.data_vars.values())).values for fit in fits.values()]
+    estimators = [fit.estimator for fit in fits.values()]
+    best = {e: max(h.max() for h, own in zip(histories, estimators, strict=True) if own == e) for e in estimators}
+    value = np.full((len(fits), max(map(len, histories))), np.nan)
+    gap = value.copy()
+    for i, (history, estimator) in enumerate(zip(histories, estimators, strict=True)):
+        top = best[estimator]
+        value[i, : len(history)] = history
+        gap[i, : len(history)] = np.maximum(top - history, 1e-12 * (1.0 + abs(top)))
+    name = {("map",): "log-posterior", ("mle",): "log-likelihood"}.get(tuple(sorted(best)), "objective")
+    dims, coords = ("model", "iteration"), {"model": list(fits), "iteration": np.arange(value.shape[1])}
     return xr.Dataset({name: (dims, value), "distance to the best": (dims, gap)}, coords=coords)
 
 

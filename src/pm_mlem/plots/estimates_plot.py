@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_plots.visuals import labelled_title, line_x, scatter_x
 
 from pm_mlem.compare import as_mapping, datasets
-from pm_mlem.plots.utils import VariableNames, backend_module, figure_size, visual
+from pm_mlem.plots.utils import VariableNames, backend_module, figure_kwargs, visual
 
 
 def plot_estimates(
@@ -54,23 +54,24 @@ def plot_estimates(
     trunk = stack({k: datasets(k, v, inner_level, names)[2] for k, v in results.items()})
     heights = positions(point)
     rows = max(max(int(h.max()) + 1 for h in heights.values()), 1)
-    size = figure_size(backend, min(len(names), col_wrap), -(-len(names) // col_wrap), 4.2, 0.6 + 0.32 * rows)
-    pc_kwargs.setdefault("aes", {"color": ["model"], "marker": ["model"]})
+    size = figure_kwargs(backend, min(len(names), col_wrap), -(-len(names) // col_wrap), 3.6, 0.8 + 0.36 * rows)
+    pc_kwargs.setdefault("aes", {"color": ["model"]})
     pc = azp.PlotCollection.wrap(
         point, cols=["__variable__"], col_wrap=col_wrap, backend=backend,
-        **{"figure_kwargs": {"figsize": size}, **pc_kwargs},
+        **{"figure_kwargs": size, **pc_kwargs},
     )  # fmt: skip
+    pc.update_aes_from_dataset("y", heights)
     for name, data, width in (("twig", twig, 1.0), ("trunk", trunk, 3.0)):
         options = visual(visuals, name, width=width)
         if options is not False:
-            pc.map(line_x, name, data=data, y=heights, ignore_aes={"marker"}, **options)
+            pc.map(line_x, name, data=data, **options)
     options = visual(visuals, "point", size=30 if pc.backend == "matplotlib" else 9)
     if options is not False:
-        pc.map(scatter_x, "point", data=point, y=heights, **options)
+        pc.map(scatter_x, "point", data=point, **options)
     options = visual(visuals, "title")
     if options is not False:
         pc.map(labelled_title, "title", data=point, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options)
-    label_rows(pc, point, heights)
+    label_rows(pc, point)
     if len(results) > 1 and visual(visuals, "legend") is not False:
         pc.add_legend("model")
     return pc
@@ -105,7 +106,7 @@ def positions(point: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(heights)
 
 
-def label_rows(pc: azp.PlotCollection, point: xr.Dataset, heights: xr.Dataset) -> None:
+def label_rows(pc: azp.PlotCollection, point: xr.Dataset) -> None:
     """Tick labels at the left of every panel."""
     module = backend_module(pc)
     for name, array in point.data_vars.items():

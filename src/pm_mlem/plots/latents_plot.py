@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots.visuals import labelled_title, labelled_x, line_xy, scatter_xy, step_hist
 
-from pm_mlem.plots.utils import VariableNames, figure_size, visual
+from pm_mlem.plots.utils import VariableNames, figure_kwargs, visual
 
 
 def plot_latents(
@@ -64,7 +64,7 @@ def plot_latents(
     data = xr.Dataset({k: (("plot_axis", "state", "unit"), v) for k, v in panels.items()}, coords=coords)
     data = data.assign_coords(plot_axis=["x", "y"])
     pc_kwargs.setdefault("aes", {"color": ["state"]})
-    pc_kwargs.setdefault("figure_kwargs", {"figsize": figure_size(backend, 1, len(panels), 6.5, 2.6)})
+    pc_kwargs.setdefault("figure_kwargs", figure_kwargs(backend, 1, len(panels), 7.5, 2.6))
     pc = azp.PlotCollection.wrap(data, cols=["__variable__"], col_wrap=1, backend=backend, **pc_kwargs)
     if joint is not None:
         draw_density(pc, data[["density"]], x, visuals)
@@ -96,7 +96,7 @@ def axes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def draw_density(pc: azp.PlotCollection, data: xr.Dataset, x: np.ndarray, visuals) -> None:
     options = visual(visuals, "histogram", color="C7", alpha=0.6)
     if options is not False:
-        heights, edges = np.histogram(x, bins="fd", density=True)
+        heights, edges = np.histogram(x, bins=min(40, max(10, len(x) // 12)), density=True)
         bars = xr.DataArray(
             np.stack([heights, edges[:-1], edges[1:]]), dims=("plot_axis", "hist_dim"),
             coords={"plot_axis": ["histogram", "left_edges", "right_edges"]}, name="density",

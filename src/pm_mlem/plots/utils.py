@@ -24,11 +24,11 @@ def backend_module(pc: azp.PlotCollection) -> ModuleType:
     return import_module(f"arviz_plots.backend.{pc.backend}")
 
 
-def figure_size(backend: str | None, columns: int, rows: int, width: float, height: float) -> tuple[float, float]:
-    """Size of a figure of panels given in inches, in the units of the backend."""
+def figure_kwargs(backend: str | None, columns: int, rows: int, width: float, height: float) -> dict[str, Any]:
+    """Size of a figure of panels given in inches; a layout that leaves room for titles and the legend."""
     name = rcParams["plot.backend"] if backend is None else backend
-    scale = 1.0 if name in ("matplotlib", "none") else 100.0
-    return scale * width * columns, scale * (height * rows + 0.4)
+    options: dict[str, Any] = {"figsize": (width * columns, height * rows + 0.3)}
+    return {**options, "layout": "constrained"} if name == "matplotlib" else options
 
 
 class VariableNames:

@@ -138,15 +138,25 @@ class Fit:
 
     @cached_property
     def latent_probabilities(self) -> xr.Dataset:
-        """p(z = k | y, estimates) for each discrete latent; last dimension ``<z>_state``."""
+        """p(z = k | y, estimates) for each discrete latent; last dimension ``<z>_state``.
+
+        The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
+        """
         import xarray as xr
 
         latents = {item.name: item for item in self._engine.objective.tables.structure.latents}
         arrays = {}
         for name, values in self._report[1].items():
-            states = np.arange(latents[name].lower, latents[name].lower + latents[name].states)
+            states = self._state_labels(latents[name])
             arrays[name] = self._labels.array(name, np.moveaxis(values, 0, -1), {f"{name}_state": states})
         return xr.Dataset(arrays)
+
+    def _state_labels(self, latent) -> np.ndarray:
+        """The labels of the dimension of a latent's probabilities; its states where that has none."""
+        states = np.arange(latent.lower, latent.lower + latent.states)
+        if latent.states_dim is None or self._labels.coords.get(latent.states_dim) is None:
+            return states
+        return self._labels.coord(latent.states_dim, latent.states)
 
     def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
         """Name and values of the one number observed for each element of a latent, if there is one."""

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def compare(
-    results: Mapping[str, Any], *, level: float = 0.95, var_names: list[str] | None = None
-) -> pd.DataFrame:
+def compare(results: Mapping[str, Any], *, level: float = 0.95, var_names: list[str] | None = None) -> pd.DataFrame:
     """One table of estimates, their uncertainty and their intervals.
 
     Parameters
@@ -89,7 +87,9 @@ def datasets(
         check_variables(names, item.standard_errors(), name)
         return item.estimates[names], item.standard_errors()[names], item.confidence_intervals(level)[names]
     if not isinstance(item, xr.DataTree) or "posterior" not in item.children:
-        raise TypeError(f"'{name}' must be an mlem.Fit or a DataTree with a posterior group, not {type(item).__name__}.")
+        raise TypeError(
+            f"'{name}' must be an mlem.Fit or a DataTree with a posterior group, not {type(item).__name__}."
+        )
     posterior = item["posterior"].to_dataset()
     names = [str(n) for n in posterior.data_vars] if var_names is None else list(var_names)
     check_variables(names, posterior, name)

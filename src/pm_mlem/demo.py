@@ -86,9 +86,7 @@ def side_by_side(table) -> str:
     columns = {}
     for method in table.columns.get_level_values(0).unique():
         part = table[method]
-        columns[method] = [
-            f"{r.estimate:7.3f} ({r.se:.3f}) [{r.ci_lb:.3f}, {r.ci_ub:.3f}]" for r in part.itertuples()
-        ]
+        columns[method] = [f"{r.estimate:7.3f} ({r.se:.3f}) [{r.ci_lb:.3f}, {r.ci_ub:.3f}]" for r in part.itertuples()]
     return pd.DataFrame(columns, index=table.index).to_string()
 
 

@@ -112,9 +112,7 @@ def neighbours_of(latent: int, piece: Piece, n: int) -> dict[tuple[int, bytes], 
     maps = neighbour_map(own[0], others, n)
     if maps is None:
         return None
-    return {
-        (o.latent, m.tobytes()): View(o.latent, o.states, m) for o, m in zip(others, maps, strict=True)
-    }
+    return {(o.latent, m.tobytes()): View(o.latent, o.states, m) for o, m in zip(others, maps, strict=True)}
 
 
 def merged_neighbours(latent: int, pieces: Sequence[Piece], n: int) -> list[View] | None:
@@ -156,7 +154,7 @@ def sum_out(latent: int, pieces: Sequence[Piece], latents: Sequence[Latent]) -> 
     for piece in pieces:
         own = next(v for v in piece.views if v.latent == latent)
         table = to_elements(piece, own.address, n)
-        order: list[object] = ["x"] * (1 + len(neighbours)) + [table.type.ndim - 1]
+        order: list = ["x"] * (1 + len(neighbours)) + [table.type.ndim - 1]
         for axis, view in enumerate(piece.views):
             order[0 if view is own else 1 + position_of(view, own, neighbours)] = axis
         table = table.dimshuffle(*order)

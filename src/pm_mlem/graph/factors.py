@@ -55,9 +55,7 @@ class Factor:
         return self.rows != 1 and self.table.type.shape[-1] == 1
 
 
-def factorize(
-    term: str, term_index: int, density: Lifted, latents: Sequence[Latent], context: Context
-) -> list[Factor]:
+def factorize(term: str, term_index: int, density: Lifted, latents: Sequence[Latent], context: Context) -> list[Factor]:
     """The factors of one lifted term: rows flattened, split by the latents that they read."""
     density = used_slots(density, context)
     if density.slots:
@@ -121,9 +119,7 @@ def split_rows(
 ) -> Iterator[tuple[Variable, tuple[View, ...], np.ndarray]]:
     """Rows that read the same latents through the same slots: their table, its views, and which rows."""
     starts = np.array([item.base for item in latents])
-    owner = [
-        np.where(s.address < 0, -1, np.searchsorted(starts, s.address, side="right") - 1) for s in value.slots
-    ]
+    owner = [np.where(s.address < 0, -1, np.searchsorted(starts, s.address, side="right") - 1) for s in value.slots]
     pattern = np.stack([*owner, *same_element(value.slots)])
     kinds, kind_of_row = np.unique(pattern, axis=1, return_inverse=True)
     for k in range(kinds.shape[1]):
@@ -168,4 +164,3 @@ def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tu
     if not kept:
         return table[(0,) * n], kept
     return table[tuple(key)], kept
-

@@ -29,7 +29,9 @@ def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:
     except Refusal:
         return None
     cores = [*op.ndims_params, op.ndim_supp]
-    arrays = [on_density(v, n, density.lifted, context) for v, n in zip([*lifted, density.term.value], cores, strict=True)]
+    arrays = [
+        on_density(v, n, density.lifted, context) for v, n in zip([*lifted, density.term.value], cores, strict=True)
+    ]
     if any(a is None for a in arrays):
         return None
     return Site(index, op, tuple(arrays[:-1]), arrays[-1])

@@ -235,8 +235,11 @@ class Builder:
         if not np.all(np.isfinite(array)):
             raise ValueError(f"fixed={{'{rv.name}': ...}} contains a value that is not finite.")
         self.fixed[rv.name] = array
-        self.register(rv, pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape) if value is None else value,
-                      Lifted(shape, data=array))
+        self.register(
+            rv,
+            pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape) if value is None else value,
+            Lifted(shape, data=array),
+        )
 
     def shape(self, rv: Variable) -> tuple[int, ...]:
         static = rv.type.shape
@@ -254,9 +257,7 @@ class Builder:
         terms, priors = [], []
         latent_rvs = {item.rv for item in self.latents}
         for rv, value in self.values.items():
-            kind: TermKind = (
-                "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
-            )
+            kind: TermKind = "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
             term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
             (priors if kind == "prior" else terms).append(term)
         for potential in self.model.potentials:

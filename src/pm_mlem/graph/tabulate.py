@@ -145,9 +145,7 @@ def check_informed(tables: ModelTables) -> None:
 
 def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
     name = parameter.name
-    children = [
-        t.name for t in structure.priors if t.name != name and parameter.rv in set(ancestors([t.density]))
-    ]
+    children = [t.name for t in structure.priors if t.name != name and parameter.rv in set(ancestors([t.density]))]
     if not children:
         return (
             f"'{name}' does not enter the likelihood, so it has no maximum-likelihood estimate: remove it, hold it "
@@ -158,4 +156,3 @@ def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
         f"'{name}' only appears in the prior of {names}, which maximum likelihood drops: integrate out its children "
         f"with latents=[{names}], or use estimator='map'."
     )
-

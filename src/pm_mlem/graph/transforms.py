@@ -76,9 +76,9 @@ def substitute_upstream(structure: ModelStructure, values: list[Variable]) -> li
     results = []
     for parameter, value in zip(structure.free, values, strict=True):
         needed = {p: v for p, v in known.items() if p in set(ancestors([value]))}
-        value = graph_replace([value], needed, strict=False)[0] if needed else value
-        known[parameter.placeholder] = value
-        results.append(value)
+        resolved = graph_replace([value], needed, strict=False)[0] if needed else value
+        known[parameter.placeholder] = resolved
+        results.append(resolved)
     return results
 
 

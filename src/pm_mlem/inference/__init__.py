@@ -1,0 +1,1 @@
+"""Covariances, standard errors and intervals from the curvature of the objective."""

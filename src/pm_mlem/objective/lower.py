@@ -200,5 +200,3 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
 
     call.defvjp(forward, backward)
     return call
-
-

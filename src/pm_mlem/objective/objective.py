@@ -53,7 +53,7 @@ class Objective:
     def log_likelihood(self, u, weights, data) -> jax.Array:
         theta = self.space.constrain(u)
         units = self.units(self.densities(*theta, *data), data)
-        return jnp.where(self.allowed(theta, data), weighted_sum(weights, units), -jnp.inf)
+        return jnp.where(self.allowed(theta, data), jnp.sum(product(weights, units)), -jnp.inf)
 
     def log_prior(self, u, data) -> jax.Array:
         theta = self.space.constrain(u)
@@ -113,16 +113,19 @@ class Objective:
         return lower(inputs, tables.probed.units, "jax")
 
 
-def weighted_sum(weights, units):
-    """A unit of weight 0 is not there, whatever its log-likelihood."""
-    return jnp.sum(jnp.where(weights == 0, 0.0, weights * jnp.where(weights == 0, 0.0, units)))
+def product(weights, values):
+    """``weights * values`` where a weight of 0 removes its value, infinite or not."""
+    absent = weights == 0
+    return jnp.where(absent, 0.0, weights * jnp.where(absent, 0.0, values))
 
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
 
-def build_objective(structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
+def build_objective(
+    structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend
+) -> Objective:
     """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
     space = build_space(structure, tables, backend)
     placeholders = [v for v, _ in tables.data]

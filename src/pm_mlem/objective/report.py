@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from pm_mlem.graph.tables import DerivedValue
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.objective import Objective
+from pm_mlem.objective.objective import Objective, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,10 @@ class Report:
         values = []
         for d, array in zip(self.derived, arrays, strict=True):
             if d.lifted.slots:
-                states = tuple(range(len(d.lifted.slots)))
-                weights = posterior[d.name]
-                array = jnp.sum(jnp.where(weights == 0, 0.0, weights * jnp.where(weights == 0, 0.0, array)), axis=states)
-            values.append(jnp.broadcast_to(array, d.lifted.shape))
+                mean = jnp.sum(product(posterior[d.name], array), axis=tuple(range(len(d.lifted.slots))))
+            else:
+                mean = array
+            values.append(jnp.broadcast_to(mean, d.lifted.shape))
         return values
 
     def latents(self, u, data) -> list:
@@ -78,10 +78,7 @@ class Report:
             densities = self.objective.densities(*theta, *data)
             units, pullback = jax.vjp(lambda d: self.objective.units(d, data), densities)
             [posterior] = pullback(jnp.ones_like(units))
-            complete = sum(
-                jnp.sum(jnp.where(r == 0, 0.0, r * jnp.where(r == 0, 0.0, d)))
-                for r, d in zip(posterior, densities, strict=True)
-            )
+            complete = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
             latents = self.latents(u, data) if self.latent_names else []
             return self.estimands(u, data), latents, units, jnp.sum(units) - complete
 
@@ -110,4 +107,3 @@ def build_report(objective: Objective) -> Report:
     probed = {p.name for p in tables.probes}
     names = tuple(item.name for item in tables.structure.latents if item.name in probed)
     return Report(objective, tables.derived, names, arrays)
-

@@ -108,7 +108,9 @@ def unknown_name(name: str, known: Sequence[str], argument: str) -> str:
 
     close = difflib.get_close_matches(str(name), known, n=1)
     guess = f" Did you mean '{close[0]}'?" if close else ""
-    return f"{argument}: '{name}' is not a free parameter.{guess} The free parameters are {', '.join(map(repr, known))}."
+    return (
+        f"{argument}: '{name}' is not a free parameter.{guess} The free parameters are {', '.join(map(repr, known))}."
+    )
 
 
 def short(array: np.ndarray) -> str:

@@ -126,5 +126,3 @@ def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.nd
         return pullback([jnp.asarray(c) for c in cotangents])[0]
 
     return convert
-
-

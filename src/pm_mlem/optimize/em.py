@@ -61,9 +61,13 @@ class EM:
 
     def done(self, state: EMState) -> Verdict | None:
         if state.fell:
-            return Verdict(Status.STALLED, f"An EM step changed the log-likelihood by {state.fell:.2g} and was rejected.")
+            return Verdict(
+                Status.STALLED, f"An EM step changed the log-likelihood by {state.fell:.2g} and was rejected."
+            )
         if state.gain <= max(self.tolerance, 1e-13 * abs(state.value)):
-            return Verdict(Status.CONVERGED, f"Converged: about {max(state.gain, 0.0):.1g} of log-likelihood is left to gain.")
+            return Verdict(
+                Status.CONVERGED, f"Converged: about {max(state.gain, 0.0):.1g} of log-likelihood is left to gain."
+            )
         return None
 
 

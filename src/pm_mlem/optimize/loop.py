@@ -25,8 +25,10 @@ class State(Protocol):
 class Algorithm(Protocol):
     """An iterative maximiser."""
 
-    title: str
-    max_iterations: int
+    @property
+    def title(self) -> str: ...
+    @property
+    def max_iterations(self) -> int: ...
 
     def init(self, problem: Problem, point: Vector) -> Any: ...
     def step(self, problem: Problem, state: Any) -> Any: ...
@@ -58,7 +60,9 @@ def run(
                 observe(len(history) - 1, history[-1])
             verdict = algorithm.done(state)
     except KeyboardInterrupt:
-        verdict = Verdict(Status.INTERRUPTED, f"Interrupted after {len(history) - 1} iterations; the best point so far.")
+        verdict = Verdict(
+            Status.INTERRUPTED, f"Interrupted after {len(history) - 1} iterations; the best point so far."
+        )
     if verdict is None:
         verdict = Verdict(
             Status.MAX_ITERATIONS,

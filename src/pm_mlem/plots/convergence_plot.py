@@ -74,6 +74,6 @@ def curves(fits: Mapping[str, Any]) -> xr.Dataset:
 
 
 def with_axis(data: xr.Dataset) -> xr.Dataset:
-    """x and y along ``plot_axis``, as ``line_xy`` wants them."""
+    """X and y along ``plot_axis``, as ``line_xy`` wants them."""
     x = xr.zeros_like(data) + data["iteration"]
     return xr.concat([x, data], dim=xr.DataArray(["x", "y"], dims="plot_axis", name="plot_axis"))

@@ -53,7 +53,7 @@ def plot_estimates(
     twig = stack({k: datasets(k, v, level, names)[2] for k, v in results.items()})
     trunk = stack({k: datasets(k, v, inner_level, names)[2] for k, v in results.items()})
     heights = positions(point)
-    rows = max(max(int(h.max()) + 1 for h in heights.values()), 1)
+    rows = max(1, *[int(h.max()) + 1 for h in heights.values()])
     size = figure_kwargs(backend, min(len(names), col_wrap), -(-len(names) // col_wrap), 3.6, 0.8 + 0.36 * rows)
     pc_kwargs.setdefault("aes", {"color": ["model"]})
     pc = azp.PlotCollection.wrap(
@@ -70,7 +70,9 @@ def plot_estimates(
         pc.map(scatter_x, "point", data=point, **options)
     options = visual(visuals, "title")
     if options is not False:
-        pc.map(labelled_title, "title", data=point, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options)
+        pc.map(
+            labelled_title, "title", data=point, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options
+        )
     label_rows(pc, point)
     if len(results) > 1 and visual(visuals, "legend") is not False:
         pc.add_legend("model")

@@ -89,7 +89,7 @@ def pick(fit, var_name: str | None) -> str:
 
 
 def axes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(plot_axis, state, unit)"""
+    """Coordinates with the axes (plot_axis, state, unit)."""
     return np.stack([np.broadcast_to(x, y.shape), y])
 
 
@@ -115,7 +115,9 @@ def draw_density(pc: azp.PlotCollection, data: xr.Dataset, x: np.ndarray, visual
 def label(pc: azp.PlotCollection, data: xr.Dataset, text: str, visuals) -> None:
     options = visual(visuals, "title")
     if options is not False:
-        pc.map(labelled_title, "title", data=data, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options)
+        pc.map(
+            labelled_title, "title", data=data, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options
+        )
     options = visual(visuals, "xlabel")
     if options is not False:
         pc.map(labelled_x, "xlabel", data=data, text=text, ignore_aes="all", **options)

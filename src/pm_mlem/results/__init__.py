@@ -1,0 +1,1 @@
+"""Labelled results: the frozen Fit, tables, and the groups for ArviZ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,8 @@ def to_datatree(fit: Fit, draws: int, chains: int, random_seed: int | None) -> x
     import xarray as xr
 
     groups: dict[str, xr.Dataset] = {}
-    try:
+    with suppress(NotIdentifiedError):  # the other groups still describe the fit
         groups["posterior"] = approximate_posterior(fit, draws, chains, random_seed)
-    except NotIdentifiedError:
-        pass  # the other groups still describe the fit; ArviZ functions then say that 'posterior' is missing
     groups["point_estimate"] = fit.estimates
     groups["standard_error"] = fit.standard_errors()
     groups["confidence_interval"] = fit.confidence_intervals()
@@ -55,7 +54,7 @@ def approximate_posterior(fit: Fit, draws: int, chains: int, random_seed: int | 
     values = fit._sample(draws * chains, random_seed)
     arrays = {}
     for name, array in values.items():
-        labelled = [fit._labels.array(name, a) for a in array[:1]][0]
+        labelled = fit._labels.array(name, array[0])
         shaped = array.reshape(chains, draws, *array.shape[1:])
         arrays[name] = (("chain", "draw", *labelled.dims), shaped)
     import xarray as xr
@@ -73,7 +72,10 @@ def data_groups(fit: Fit) -> dict[str, xr.Dataset]:
     from pymc.backends.arviz import find_constants, find_observations
 
     groups = {}
-    for group, values in (("observed_data", find_observations(fit.model)), ("constant_data", find_constants(fit.model))):
+    for group, values in (
+        ("observed_data", find_observations(fit.model)),
+        ("constant_data", find_constants(fit.model)),
+    ):
         if values:
             groups[group] = fit._labels.dataset({k: np.asarray(v) for k, v in values.items()})
     return groups

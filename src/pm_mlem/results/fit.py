@@ -122,7 +122,7 @@ class Fit:
 
     @property
     def log_likelihood(self) -> float:
-        """log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
+        """Log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
         units = self._report[2]
         return float(np.sum(np.where(self._weights == 0, 0.0, self._weights * units)))
 
@@ -174,7 +174,7 @@ class Fit:
         return found[0] if len(found) == 1 else None
 
     def _joint_density(self, latent: str) -> np.ndarray | None:
-        """p(y, z = k) at every observation, (states, elements); None where it is no function of the observation alone."""
+        """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""
         tables = self._engine.objective.tables
         index = [item.name for item in tables.structure.latents].index(latent)
         item = tables.structure.latents[index]
@@ -310,7 +310,9 @@ class Fit:
 
     def _check_kind(self, kind: str, cluster) -> None:
         if kind in ("opg", "sandwich", "bootstrap") or cluster is not None:
-            raise NotImplementedError(f"Covariances of kind {kind!r} or by cluster are not implemented; use 'observed'.")
+            raise NotImplementedError(
+                f"Covariances of kind {kind!r} or by cluster are not implemented; use 'observed'."
+            )
         if kind != "observed":
             raise ValueError(f"kind={kind!r} must be 'observed'.")
 

@@ -86,7 +86,8 @@ class Lifted:
         """Static shape of the array without the slot axes: 1 where an axis is virtual."""
         if self.data is not None:
             return self.data.shape[len(self.slots) :]
-        return tuple(1 if s == 1 else n for s, n in zip(self.symbol.type.shape[len(self.slots) :], self.shape))
+        static = self.symbol.type.shape[len(self.slots) :]
+        return tuple(1 if s == 1 else n for s, n in zip(static, self.shape, strict=True))
 
     def is_virtual(self, axis: int) -> bool:
         return self.shape[axis] != 1 and self.array_shape[axis] == 1

@@ -22,9 +22,7 @@ def _(op, node, inputs, context):
 
 def reshape(value: Lifted, shape: tuple[int, ...]) -> Lifted:
     """Row-major reshape of the data axes; the array stays virtual where it is virtual along all axes."""
-    slots = [
-        s.with_address(np.broadcast_to(s.address, value.shape).reshape(shape)) for s in value.slots
-    ]
+    slots = [s.with_address(np.broadcast_to(s.address, value.shape).reshape(shape)) for s in value.slots]
     sizes = tuple(s.size for s in value.slots)
     if all(n == 1 for n in value.array_shape):
         array_shape = (1,) * len(shape)

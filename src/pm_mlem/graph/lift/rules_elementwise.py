@@ -79,8 +79,6 @@ def _(op, node, inputs, context):
     return [as_lifted(arrange(value, order), shape, slots)]
 
 
-
-
 @lift_node.register(Alloc)
 def _(op, node, inputs, context):
     value, *lengths = inputs
@@ -126,5 +124,3 @@ def reduce_array(op: CAReduce, value: Lifted, axes, node, context):
     if value.is_constant:
         return fold(new, [value.data], node)[0]
     return new(value.symbol)
-
-

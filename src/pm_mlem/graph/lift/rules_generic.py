@@ -117,13 +117,10 @@ def rebuild(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequ
         return [constant(data, out) for data, out in zip(fold(op, arrays, node), node.outputs, strict=True)]
     if not slots:
         symbols = [
-            v.symbol if v.opaque else as_input(context.symbol(v), old)
-            for v, old in zip(full, node.inputs, strict=True)
+            v.symbol if v.opaque else as_input(context.symbol(v), old) for v, old in zip(full, node.inputs, strict=True)
         ]
         new = op.make_node(*symbols)
-        return [
-            Lifted(output_shape(new, out, i), symbol=out) for i, out in enumerate(new.outputs)
-        ]
+        return [Lifted(output_shape(new, out, i), symbol=out) for i, out in enumerate(new.outputs)]
     return vectorize(op, node, full, slots, positions, context)
 
 
@@ -197,4 +194,3 @@ def _(op, node):
 @lift_node.register(TensorFromScalar)
 def _(op, node, inputs, context):
     return [inputs[0]]
-

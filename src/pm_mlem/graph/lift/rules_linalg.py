@@ -40,9 +40,7 @@ def matmul(op, node, inputs: list[Lifted], context: Context) -> Lifted:
     shape = (*batch, a.shape[-2], b.shape[-1])
     if a.is_constant and b.is_constant and not slots:
         return as_lifted(np.matmul(a.data, b.data), shape)
-    left, right = (
-        align_symbol(v, p, len(slots), ndim, context) for v, p in zip((a, b), positions, strict=True)
-    )
+    left, right = (align_symbol(v, p, len(slots), ndim, context) for v, p in zip((a, b), positions, strict=True))
     if left.type.ndim == 2:
         return as_lifted(left @ right, shape, slots)
     return as_lifted(pt.matmul(left, right), shape, slots)
@@ -66,8 +64,7 @@ def _(op, node, inputs, context):
     batch = np.broadcast_shapes(*[v.shape[: v.ndim - n] for v, n in zip(values, core, strict=True)])
     slots, positions = broadcast_slots([batch_view(v, n) for v, n in zip(values, core, strict=True)], batch_ndim)
     symbols = [
-        align_symbol(v, p, len(slots), batch_ndim + n, context)
-        for v, n, p in zip(values, core, positions, strict=True)
+        align_symbol(v, p, len(slots), batch_ndim + n, context) for v, n, p in zip(values, core, positions, strict=True)
     ]
     if isinstance(op.core_op, SolveTriangular):
         solved = solve_by_inverse(op.core_op, symbols, core, len(slots) + batch_ndim)
@@ -129,4 +126,3 @@ def _(op, node, inputs, context):
         n = out.type.shape[-1]
     slots = [s.with_address(s.address.transpose(*kept, op.axis1, op.axis2)[..., 0]) for s in value.slots]
     return [as_lifted(out, (*[value.shape[d] for d in kept], n), slots)]
-

@@ -48,7 +48,7 @@ CONJUGATE: dict[tuple[type[RandomVariable], int, type[RandomVariable]], Callable
 
 
 def ratio(a: Array, b: Array) -> Array:
-    """a / b, NaN where nothing was observed (the caller then keeps the old value)."""
+    """A / b, NaN where nothing was observed (the caller then keeps the old value)."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), jnp.nan)
 
 

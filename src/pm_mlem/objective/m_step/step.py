@@ -15,7 +15,7 @@ from pm_mlem.objective.m_step.recognise import (
     ProbabilityBlock,
     recognise,
 )
-from pm_mlem.objective.objective import Objective, weighted_sum
+from pm_mlem.objective.objective import Objective, product
 
 SMALLEST_PROBABILITY = 1e-300
 """Keeps the unconstrained coordinates of a vanishing probability finite."""
@@ -73,7 +73,7 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
 def e_step(objective: Objective, theta: Sequence, weights, data):
     """Log-likelihood and its derivative with respect to every log-density array."""
     densities = objective.densities(*theta, *data)
-    value, posterior = jax.value_and_grad(lambda d: weighted_sum(weights, objective.units(d, data)))(densities)
+    value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
@@ -146,7 +146,7 @@ def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, dat
         moved = space.constrain(u.at[where].set(part))
         values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
         densities = objective.densities(*values, *data)
-        total = sum(jnp.sum(jnp.where(r == 0, 0.0, r * jnp.where(r == 0, 0.0, d))) for r, d in zip(posterior, densities, strict=True))
+        total = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
         if objective.estimator == "map":
             total = total + objective.prior(*values, *data)[0]
         return jnp.where(objective.allowed(values, data), total, -jnp.inf)

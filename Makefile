@@ -1,0 +1,50 @@
+# make demo        creates .venv, installs, fits Old Faithful and saves the figures (make demo ARGS=--no-mcmc: without NUTS)
+# make test        creates .venv, installs the test extras, runs the whole suite
+# make lint types docs clean
+
+PYTHON ?= python
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?= $(filter --%,$(MAKECMDGOALS))
+
+# Bytecode makes `import pymc` ten times faster; compiled functions are kept in the checkout.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTENSOR_FLAGS := base_compiledir=$(CURDIR)/.cache/pytensor
+export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
+
+.PHONY: demo test lint types docs clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m pm_mlem.demo $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --doctest-modules -n 2 $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.lint $(VENV)/.test
+	$(BIN)/pyright
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) .cache build dist docs/_build docs/api/generated demo_output .pytest_cache .ruff_cache src/*.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test $(VENV)/.docs $(VENV)/.lint: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+# options given as goals, as in `make demo -- --no-mcmc`
+--%:
+	@:

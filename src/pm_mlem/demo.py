@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -65,8 +66,7 @@ def run(out: Path, *, mcmc: bool) -> None:
     results = dict(fits)
     if mcmc:
         print("\nNUTS on the same model (PyMC samples the labels too) ...")
-        with model:
-            results["NUTS"] = pm.sample(chains=2, cores=2, random_seed=1, progressbar=False)
+        results["NUTS"] = posterior(model)
 
     print("\nEstimates: value (standard error) [95 % interval]; for NUTS posterior mean (sd) [interval]\n")
     print(side_by_side(mlem.compare(results)))
@@ -77,6 +77,13 @@ def run(out: Path, *, mcmc: bool) -> None:
         f"the other {int(unsure.sum())} waited between {waiting[unsure].min():g} and {waiting[unsure].max():g} minutes."
     )
     save_figures(out, fits, results)
+
+
+def posterior(model: pm.Model):
+    """Draws by PyMC. New processes are spawned, not forked: JAX's threads do not survive a fork."""
+    with model, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RuntimeWarning)  # R-hat of labels that never change is 0 / 0
+        return pm.sample(chains=2, cores=2, mp_ctx="spawn", random_seed=1, progressbar=False)
 
 
 def side_by_side(table) -> str:

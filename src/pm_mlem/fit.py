@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
-from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem
+from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem, Status
 from pm_mlem.optimize.loop import Algorithm
 from pm_mlem.optimize.multistart import Run, Start, multistart
 from pm_mlem.progress import progress
@@ -111,6 +111,8 @@ def fit(
     with progress(chosen, enabled=progressbar) as observe:
         points = start_points(starts, engine, unit, random_seed)
         optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
+    if optimum.status is Status.NOT_FINITE:
+        raise ValueError(nowhere_finite(engine, optimum.point))
     message = " ".join(filter(None, [optimum.message, engine.note]))
     return Fit(
         model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
@@ -206,6 +208,24 @@ def start_points(starts, engine: Engine, unit: np.ndarray, random_seed: int | No
     first = Start("initial point", objective.space.initial + jitter)  # equal components would stay equal for ever
     others = random_points(objective, engine.em_map, unit, int(starts) - 1, rng) if starts > 1 else ()
     return [first, *[Start(origin, point) for origin, point in others]]
+
+
+def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
+    """Which term is to blame, and where."""
+    objective = engine.objective
+    theta = objective.space.constrain(point)
+    arrays = objective.densities(*theta, *objective.data)
+    names = [d.term.name for d in objective.tables.densities]
+    bad = [n for n, a in zip(names, arrays, strict=True) if not np.all(np.isfinite(np.asarray(a)))]
+    where = ", ".join(
+        f"{n} = {np.array2string(np.asarray(v), threshold=6, precision=4)}"
+        for n, v in objective.space.values(point).items()
+    )
+    blame = f"the log-density of {', '.join(map(repr, bad))}" if bad else "a parameter condition"
+    return (
+        f"The log-likelihood is not finite at any start; {blame} fails at {where}. Pass starts=[{{name: value}}] "
+        "inside the support, or set initval= in the model."
+    )
 
 
 def record(run: Run) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class LogSumExp(Op):
             total = np.log(np.sum(np.exp(x - top), axis=self.axis))
         output_storage[0][0] = np.asarray(total + np.squeeze(top, self.axis), dtype=x.dtype)
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, node, shapes):
         return [tuple(n for d, n in enumerate(shapes[0]) if d != self.axis)]
 
     def pullback(self, inputs, outputs, cotangents):

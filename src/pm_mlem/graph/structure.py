@@ -247,7 +247,7 @@ class Builder:
             return tuple(static)
         with named(rv.name):
             try:
-                lengths = rv.owner.op.infer_shape(None, rv.owner, [input_shape(v) for v in rv.owner.inputs])
+                lengths = rv.owner.op.infer_shape(rv.owner, [input_shape(v) for v in rv.owner.inputs])
                 lengths = lengths[rv.owner.outputs.index(rv)]
                 return tuple(int(self.context.lift(pt.as_tensor(n)).data) for n in lengths)
             except (Refusal, NotImplementedError, AttributeError, TypeError):

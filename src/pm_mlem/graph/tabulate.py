@@ -115,12 +115,11 @@ def add_probes(
 
 def check_missing(context: Context) -> None:
     """Refuse NaN in anything that enters the log-density."""
-    for _, array in context.placeholders.values():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ValueError(
-                f"An array of shape {array.shape} that the model uses (a covariate or an index) contains NaN. "
-                "Remove those rows, or model the missing values."
-            )
+    if context.missing:
+        raise ValueError(
+            f"An array of shape {context.missing[0]} that the model uses (a covariate or an index) contains NaN. "
+            "Remove those rows, or model the missing values."
+        )
 
 
 def dependencies(outputs: Sequence[Variable], inputs: Sequence[Variable]) -> set[Variable]:

@@ -40,7 +40,7 @@ class Newton:
     """
 
     max_iterations: int = 200
-    tolerance: float = 1e-9
+    tolerance: float = 1e-12
     radius: float = 1.0
     title = "trust-region Newton"
 

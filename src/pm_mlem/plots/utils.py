@@ -27,8 +27,10 @@ def backend_module(pc: azp.PlotCollection) -> ModuleType:
 def figure_kwargs(backend: str | None, columns: int, rows: int, width: float, height: float) -> dict[str, Any]:
     """Size of a figure of panels given in inches; a layout that leaves room for titles and the legend."""
     name = rcParams["plot.backend"] if backend is None else backend
-    options: dict[str, Any] = {"figsize": (width * columns, height * rows + 0.3)}
-    return {**options, "layout": "constrained"} if name == "matplotlib" else options
+    size = (width * columns, height * rows + 0.3)
+    if name == "matplotlib":
+        return {"figsize": size, "layout": "constrained"}
+    return {"figsize": (100.0 * size[0], 100.0 * size[1]), "figsize_units": "dots"}
 
 
 class VariableNames:

@@ -109,11 +109,14 @@ class Context:
         Large constants that became inputs: ``id(array) -> (input variable, array)``.
     guards : list
         Parameter conditions of the distributions that do not depend on a latent (scalar booleans).
+    missing : list
+        Shapes of constant arrays that contain NaN.
     """
 
     leaves: dict[Variable, Lifted]
     placeholders: dict[int, tuple[Variable, np.ndarray]] = field(default_factory=dict)
     guards: list[Variable] = field(default_factory=list)
+    missing: list[tuple[int, ...]] = field(default_factory=list)
     memo: dict[Variable, Lifted] = field(default_factory=dict)
 
     def symbol(self, value: Lifted) -> Variable:
@@ -122,12 +125,22 @@ class Context:
             return value.symbol
         data = value.data
         if data.size <= INLINE_LIMIT:
-            return pt.constant(data, dtype=data.dtype)
+            return self.inline(data)
         if id(data) not in self.placeholders:
+            self.note_missing(data)
             name = f"data_{len(self.placeholders)}"
             variable = pt.tensor(name, dtype=str(data.dtype), shape=data.shape)
             self.placeholders[id(data)] = (variable, data)
         return self.placeholders[id(data)][0]
+
+    def inline(self, data: np.ndarray) -> Variable:
+        """A small array as a symbolic constant."""
+        self.note_missing(data)
+        return pt.constant(data, dtype=str(data.dtype))
+
+    def note_missing(self, data: np.ndarray) -> None:
+        if data.ndim and data.dtype.kind == "f" and np.isnan(data).any():
+            self.missing.append(data.shape)
 
     def lift(self, variable: Variable) -> Lifted:
         """The lifted value of a variable of the user's graph (iterative, so that deep graphs work)."""
@@ -174,10 +187,16 @@ class Context:
 
 
 def constant(data: Any, variable: Variable | None = None) -> Lifted:
-    """Lifted value of a constant; what is no number or array stays opaque."""
+    """Lifted value of a constant in 64 bits; what is no number or array stays opaque.
+
+    PyTensor keeps small constants in few bits (3 is an int8, 2.0 a float32), and functions of them would only be
+    single precision.
+    """
     if variable is not None and not isinstance(variable.type, TensorType | ScalarType):
         return Lifted(shape=(), symbol=variable, opaque=True)
     array = np.asarray(data)
+    wide = {"i": np.int64, "u": np.int64, "f": np.float64}.get(array.dtype.kind, array.dtype)
+    array = array.astype(wide, copy=False)
     return Lifted(shape=array.shape, data=array)
 
 
@@ -272,7 +291,7 @@ def align_symbol(value: Lifted, positions: Sequence[int], n_slots: int, ndim: in
     if value.data is not None and value.data.size > INLINE_LIMIT:
         value = Lifted(value.shape, value.slots, symbol=context.symbol(value))
     array = align(value, positions, n_slots, ndim)
-    return array if isinstance(array, Variable) else pt.constant(array, dtype=str(array.dtype))
+    return array if isinstance(array, Variable) else context.inline(array)
 
 
 def shuffle(array: np.ndarray, order: Sequence[Any]) -> np.ndarray:

@@ -16,6 +16,7 @@ from pm_mlem.graph.lift.core import (
     arrange,
     as_lifted,
     broadcast_slots,
+    constant,
     lift_node,
     materialize,
     pad_left,
@@ -36,7 +37,7 @@ def _(op, node, inputs, context):
     slots, positions = broadcast_slots(inputs, ndim)
     if all(v.is_constant for v in inputs):
         arrays = [align(v, p, len(slots), ndim) for v, p in zip(inputs, positions, strict=True)]
-        return [as_lifted(data, shape, slots) for data in fold(op, arrays, node)]
+        return [as_lifted(constant(data).data, shape, slots) for data in fold(op, arrays, node)]
     symbols = [align_symbol(v, p, len(slots), ndim, context) for v, p in zip(inputs, positions, strict=True)]
     return [as_lifted(out, shape, slots) for out in guarded(op).make_node(*symbols).outputs]
 
@@ -120,7 +121,8 @@ def refuse_mixing(value: Lifted, axes, op) -> None:
 
 def reduce_array(op: CAReduce, value: Lifted, axes, node, context):
     own = len(value.slots)
-    new = op.clone(axis=tuple(own + d for d in axes))
+    shifted = tuple(own + d for d in axes)
+    new = type(op)(axis=shifted) if isinstance(op, Sum | Prod) else op.clone(axis=shifted)
     if value.is_constant:
         return fold(new, [value.data], node)[0]
     return new(value.symbol)

@@ -86,7 +86,7 @@ def infer_shapes(node: Apply) -> list[tuple[int, ...]]:
         for v in node.inputs
     ]
     try:
-        symbolic = node.op.infer_shape(None, node, known)
+        symbolic = node.op.infer_shape(node, known)
     except Exception as error:
         raise Refusal(f"the shape of the result of {node.op} is not known: {error}", node=node) from error
     flat = [pt.as_tensor(n, dtype="int64") for shape in symbolic for n in (shape or ())]

@@ -1,0 +1,26 @@
+"""What the README says is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["README.md"])
+def test_code_blocks_run_in_order(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = blocks(ROOT / name)
+    assert code
+    namespace = {}
+    for block in code:
+        exec(compile(block, name, "exec"), namespace)
+
+
+def test_the_readme_example_is_short():
+    assert len(blocks(ROOT / "README.md")[0].strip().splitlines()) <= 16

@@ -1,0 +1,184 @@
+"""The Fit object: labels, tables, criteria, DataTree."""
+
+import dataclasses
+
+import arviz as az
+import numpy as np
+import pymc as pm
+import pytest
+from scipy.optimize import approx_fprime
+from scipy.stats import norm
+
+import pm_mlem as mlem
+from pm_mlem.demo import waiting_times
+
+
+def test_estimates_carry_dims_and_coords(faithful_fit):
+    estimates = faithful_fit.estimates
+    assert estimates["mu"].dims == ("kind",)
+    assert list(estimates["mu"].coords["kind"].values) == ["short", "long"]
+    assert estimates["expected_wait"].dims == ("eruption",)
+    assert list(estimates) == ["w", "mu", "sigma", "expected_wait"]
+
+
+def test_the_fit_is_frozen(faithful_fit):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        faithful_fit.message = "x"
+
+
+def test_old_faithful_agrees_with_published_estimates(faithful_fit):
+    """mclust's two-component fit with unequal variances (R)."""
+    np.testing.assert_allclose(faithful_fit.estimates["mu"].values, [54.6149, 80.0911], atol=1e-3)
+    assert faithful_fit.log_likelihood == pytest.approx(-1034.0017, abs=1e-3)
+
+
+def test_latent_probabilities(faithful_fit):
+    probabilities = faithful_fit.latent_probabilities["z"]
+    assert probabilities.dims[-1] == "z_state"
+    assert list(probabilities.coords["z_state"].values) == ["short", "long"]
+    np.testing.assert_allclose(probabilities.sum("z_state"), 1.0)
+    w, mu, sigma = (faithful_fit.estimates[n].values for n in ("w", "mu", "sigma"))
+    joint = w * norm.pdf(waiting_times()[:, None], mu, sigma)
+    np.testing.assert_allclose(probabilities.values, joint / joint.sum(1, keepdims=True), atol=1e-10)
+
+
+def test_criteria(faithful_fit):
+    fit, n, p = faithful_fit, 272, 5
+    assert (fit.n_obs, fit.n_params) == (n, p)
+    assert fit.aic == pytest.approx(2 * p - 2 * fit.log_likelihood)
+    assert fit.aicc == pytest.approx(fit.aic + 2 * p * (p + 1) / (n - p - 1))
+    assert fit.bic == pytest.approx(p * np.log(n) - 2 * fit.log_likelihood)
+    r = fit.latent_probabilities["z"].values
+    entropy = -np.sum(r * np.log(np.maximum(r, 1e-300)))
+    assert fit.icl == pytest.approx(fit.bic + 2 * entropy)
+
+
+def test_standard_errors_are_the_inverse_hessian_of_the_marginal_likelihood(faithful_fit):
+    """By finite differences of an independent formula of the log-likelihood."""
+    y = waiting_times()
+
+    def log_likelihood(theta):
+        p, m1, m2, s1, s2 = theta
+        return np.log(p * norm.pdf(y, m1, s1) + (1 - p) * norm.pdf(y, m2, s2)).sum()
+
+    e = faithful_fit.estimates
+    theta = np.array([e["w"].values[0], *e["mu"].values, *e["sigma"].values])
+    hessian = approx_fprime(theta, lambda t: approx_fprime(t, log_likelihood, 1e-5), 1e-4)
+    expected = np.sqrt(np.diag(np.linalg.inv(-(hessian + hessian.T) / 2)))
+    se = faithful_fit.standard_errors()
+    found = [se["w"].values[0], *se["mu"].values, *se["sigma"].values]
+    np.testing.assert_allclose(found, expected, rtol=2e-2)
+    assert se["w"].values[1] == pytest.approx(se["w"].values[0])
+
+
+def test_covariance_matrices(faithful_fit):
+    covariance = faithful_fit.covariance()
+    assert list(covariance.coords["parameter"].values)[:3] == ["w[short]", "w[long]", "mu[short]"]
+    errors = faithful_fit.standard_errors()
+    diagonal = np.sqrt(np.diag(covariance.values))
+    np.testing.assert_allclose(diagonal, np.concatenate([errors[n].values for n in ("w", "mu", "sigma")]))
+    unconstrained = faithful_fit.covariance(space="unconstrained")
+    assert unconstrained.shape == (5, 5)
+    objective = faithful_fit._engine.objective
+    _, _, hessian = objective.derivatives(faithful_fit._optimum.point, faithful_fit._weights, objective.data)
+    np.testing.assert_allclose(unconstrained.values @ -np.asarray(hessian), np.eye(5), atol=1e-8)
+    with pytest.raises(ValueError, match="space='other' must be"):
+        faithful_fit.covariance(space="other")
+
+
+def test_intervals_respect_the_support(faithful_fit):
+    z = norm.ppf(0.975)
+    intervals = faithful_fit.confidence_intervals(0.95)
+    assert intervals["mu"].dims == ("kind", "ci_bound")
+    e, se = faithful_fit.estimates, faithful_fit.standard_errors()
+    # sigma is estimated on the log scale, mu on its own, w on the logit scale
+    np.testing.assert_allclose(
+        intervals["sigma"].sel(ci_bound="upper"), e["sigma"] * np.exp(z * se["sigma"] / e["sigma"]), rtol=1e-6
+    )
+    np.testing.assert_allclose(intervals["mu"].sel(ci_bound="lower"), e["mu"] - z * se["mu"], rtol=1e-10)
+    logit = np.log(e["w"] / (1 - e["w"])) - z * se["w"] / (e["w"] * (1 - e["w"]))
+    np.testing.assert_allclose(intervals["w"].sel(ci_bound="lower"), 1 / (1 + np.exp(-logit)))
+    with pytest.raises(ValueError, match="level=95 must lie between 0 and 1"):
+        faithful_fit.confidence_intervals(95)
+
+
+def test_interval_of_a_probability_near_one():
+    with pm.Model() as model:
+        p = pm.Beta("p", 1, 1)
+        pm.Bernoulli("y", p, observed=np.repeat([1, 0], [99, 1]))
+    low, high = mlem.fit(model, progressbar=False).confidence_intervals()["p"].values
+    assert 0 < low < 0.99 < high < 1
+
+
+def test_summary(faithful_fit):
+    summary = faithful_fit.summary()
+    assert list(summary.columns) == ["estimate", "se", "ci_lb", "ci_ub", "note"]
+    assert list(summary.index) == ["w[short]", "w[long]", "mu[short]", "mu[long]", "sigma[short]", "sigma[long]"]
+    assert (summary["note"] == "").all()
+    assert summary.index.isin(az.summary(faithful_fit.to_datatree(draws=100, random_seed=0)).index).all()
+
+
+def test_text_and_html(faithful_fit):
+    text = repr(faithful_fit)
+    for piece in ("maximum likelihood (mle)", "log-likelihood  -1034.0017", "mu[short]", "converged"):
+        assert piece in text
+    html = faithful_fit._repr_html_()
+    assert "<table" in html
+    assert "sigma[long]" in html
+
+
+def test_history_and_starts(faithful_fit):
+    history = faithful_fit.history["log_likelihood"]
+    assert history.sizes["iteration"] == faithful_fit.iterations + 1
+    assert float(history[-1]) == pytest.approx(faithful_fit.log_likelihood)
+    starts = faithful_fit.starts
+    assert starts.loc[0, "origin"] == "initial point"
+    assert starts["objective"].max() <= faithful_fit.log_likelihood + 1e-6
+
+
+def test_datatree_groups(faithful_fit):
+    tree = faithful_fit.to_datatree(draws=500, chains=2, random_seed=0)
+    assert set(tree.children) == {
+        "posterior", "point_estimate", "standard_error", "confidence_interval", "latent_posterior", "log_likelihood",
+        "observed_data", "optimizer_trace",
+    }  # fmt: skip
+    assert tree.attrs["inference_library"] == "pm_mlem"
+    assert "not a Bayesian posterior" in tree["posterior"].attrs["approximation"]
+    draws = tree["posterior"]["mu"]
+    assert draws.dims == ("chain", "draw", "kind")
+    errors = faithful_fit.standard_errors()["mu"]
+    np.testing.assert_allclose(draws.std(["chain", "draw"]), errors, rtol=0.1)
+    np.testing.assert_allclose(draws.mean(["chain", "draw"]), faithful_fit.estimates["mu"], atol=0.1)
+    assert tree["log_likelihood"]["unit"].sum() == pytest.approx(faithful_fit.log_likelihood)
+    np.testing.assert_array_equal(tree["observed_data"]["waiting"], waiting_times())
+
+
+def test_constant_data_are_kept(coin):
+    with pm.Model() as model:
+        x = pm.Data("x", np.arange(5.0))
+        b = pm.Normal("b")
+        pm.Normal("y", b * x, 1.0, observed=np.arange(5.0))
+    tree = mlem.fit(model, progressbar=False).to_datatree(draws=10)
+    np.testing.assert_array_equal(tree["constant_data"]["x"], np.arange(5.0))
+
+
+def test_map_attributes(faithful_map):
+    assert faithful_map.log_posterior == pytest.approx(faithful_map.log_likelihood + faithful_map.log_prior)
+    assert "log-posterior" in repr(faithful_map)
+    assert "log_posterior" in faithful_map.history
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda f: f.decode(),
+        lambda f: f.pointwise_log_likelihood,
+        lambda f: f.predict(),
+        lambda f: f.score({}),
+        lambda f: f.standard_errors(kind="sandwich"),
+        lambda f: f.confidence_intervals(kind="profile"),
+    ],
+)
+def test_what_is_missing_says_so(faithful_fit, use):
+    with pytest.raises(NotImplementedError, match="not implemented"):
+        use(faithful_fit)

@@ -10,7 +10,10 @@ def test_roles_are_printed(faithful, capsys):
     plan = mlem.explain(faithful)
     text = capsys.readouterr().out
     assert text.strip() == str(plan)
-    for line in ("w              parameter  Dirichlet, shape (2,)", "z              latent     Categorical, 272 element(s)"):
+    for line in (
+        "w              parameter  Dirichlet, shape (2,)",
+        "z              latent     Categorical, 272 element(s)",
+    ):
         assert line in text
     assert "z: 272 independent sums over 2 states; cost 544 table entries" in text
     assert plan.cost == 544

@@ -331,7 +331,11 @@ def test_starts_of_wrong_shape_or_none(model):
 
 @pytest.mark.parametrize(
     ("options", "argument"),
-    [({"fixed": {"sgima": 1.0}}, "fixed"), ({"latents": ["sgima"]}, "latents"), ({"starts": [{"sgima": 1.0}]}, "starts")],
+    [
+        ({"fixed": {"sgima": 1.0}}, "fixed"),
+        ({"latents": ["sgima"]}, "latents"),
+        ({"starts": [{"sgima": 1.0}]}, "starts"),
+    ],
 )
 def test_misspelt_names(model, options, argument):
     with complaint(rf"{argument}.*|'sgima'.*{argument}") as caught:

@@ -157,9 +157,7 @@ SCORES = np.repeat(np.arange(4), [20, 35, 30, 15])
 def ordered_cutpoints():
     """An ordered transform; the cutpoints are the logits of the cumulative frequencies."""
     with pm.Model() as model:
-        cuts = pm.Normal(
-            "cuts", 0, 5, transform=pm.distributions.transforms.ordered, initval=[-1.0, 0.0, 1.0], shape=3
-        )
+        cuts = pm.Normal("cuts", 0, 5, transform=pm.distributions.transforms.ordered, initval=[-1.0, 0.0, 1.0], shape=3)
         pm.OrderedLogistic("score", eta=0.0, cutpoints=cuts, observed=SCORES, compute_p=False)
     return model
 

@@ -32,6 +32,10 @@ def __getattr__(name: str):
         from pm_mlem.results.fit import Fit
 
         return Fit
+    if name == "demo":
+        from importlib import import_module
+
+        return import_module("pm_mlem.demo")
     if name in __all__ and name.startswith("plot_"):
         from pm_mlem import plots
 

@@ -230,10 +230,11 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
 
 def record(run: Run) -> dict[str, Any]:
     """One row of ``Fit.starts``."""
+    status = str(run.optimum.status) if run.finished else "set aside early"
     return {
         "origin": run.start.origin,
         "objective": run.optimum.value,
         "iterations": run.optimum.iterations,
-        "status": str(run.optimum.status) if run.finished else "set aside early",
+        "status": status if run.twin is None else f"same optimum as start {run.twin}",
         "reason": run.reason,
     }

@@ -21,12 +21,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a start; ``reason`` says why it was set aside, if it was."""
+    """What became of a start.
+
+    ``twin`` is the position of the run that stands at the same optimum; ``reason`` says why the optimum was not
+    acceptable, if it was not.
+    """
 
     start: Start
     optimum: Optimum
     finished: bool
     reason: str = ""
+    twin: int | None = None
 
 
 def run_sequence(
@@ -79,10 +84,11 @@ def multistart(
     order = sorted(range(1, len(trials)), key=lambda i: -rank(trials[i].optimum.value))
     accepted: list[int] = []
     for i in [0, *order]:  # the first start always, so that its labels win where optima differ only by them
-        if len(accepted) >= keep:
-            break
         trial = trials[i]
-        if trial.optimum.status is Status.NOT_FINITE or same_as_one(trial, [trials[j] for j in accepted]):
+        twin = next((j for j in accepted if same_value(trial, trials[j])), None)
+        if twin is not None:
+            trials[i] = replace(trial, twin=twin)
+        if len(accepted) >= keep or twin is not None or trial.optimum.status is Status.NOT_FINITE:
             continue
         optimum = run_sequence(algorithms, problem, trial.optimum.point, observe)
         joined = np.concatenate([trial.optimum.history, optimum.history[1:]])
@@ -101,7 +107,7 @@ def rank(value: float) -> float:
     return value if np.isfinite(value) else -np.inf
 
 
-def same_as_one(trial: Run, others: Sequence[Run]) -> bool:
+def same_value(trial: Run, other: Run) -> bool:
     """A trial that already stands at the value of a finished optimum leads nowhere new."""
     value = trial.optimum.value
-    return any(abs(value - o.optimum.value) <= 1e-7 * (1 + abs(value)) for o in others)
+    return abs(value - other.optimum.value) <= 1e-7 * (1 + abs(value))

@@ -1,0 +1,37 @@
+"""Sphinx configuration. Notebooks and examples are executed at every build; warnings are errors."""
+
+import warnings
+from importlib.metadata import version as installed_version
+
+project = "pm_mlem"
+author = "The pm_mlem developers"
+copyright = "2026, the pm_mlem developers"
+version = release = installed_version("pm_mlem")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_nb",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+html_theme = "sphinx_book_theme"
+html_title = "pm_mlem"
+html_static_path = ["_static"]
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "inherited-members": False}
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+warnings.filterwarnings("ignore", message="Importing .* is deprecated")

@@ -4,11 +4,11 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
-from brute_force import enumerate_latents
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
 import pm_mlem as mlem
+from brute_force import enumerate_latents
 from pm_mlem.objective.engine import engine_for
 
 N = 5

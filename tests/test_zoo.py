@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from zoo import ZOO
 
 import pm_mlem as mlem
+from zoo import ZOO
 
 METHODS = ["auto", "newton", "lbfgs", "em"]
 SLOW_METHODS = ["adam"]

@@ -210,7 +210,7 @@ class Builder:
         with named(rv.name):
             lower, states = domain(rv.owner.op, rv, self.context)
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
-        self.register(rv, value, latent(lower, states, shape, self.n_elements, rv.type.dtype))
+        self.register(rv, value, latent(lower, states, shape, self.n_elements))
         item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv))
         self.n_elements += item.n_elements
         self.latents.append(item)

@@ -195,9 +195,14 @@ def constant(data: Any, variable: Variable | None = None) -> Lifted:
     if variable is not None and not isinstance(variable.type, TensorType | ScalarType):
         return Lifted(shape=(), symbol=variable, opaque=True)
     array = np.asarray(data)
-    wide = {"i": np.int64, "u": np.int64, "f": np.float64}.get(array.dtype.kind, array.dtype)
-    array = array.astype(wide, copy=False)
+    array = array.astype(wide(array.dtype), copy=False)
     return Lifted(shape=array.shape, data=array)
+
+
+def wide(dtype: Any) -> np.dtype:
+    """The 64-bit version of a dtype."""
+    dtype = np.dtype(dtype)
+    return np.dtype({"i": np.int64, "u": np.int64, "f": np.float64}.get(dtype.kind, dtype))
 
 
 def parameter(variable: Variable) -> Lifted:
@@ -205,11 +210,11 @@ def parameter(variable: Variable) -> Lifted:
     return Lifted(shape=tuple(variable.type.shape), symbol=variable)
 
 
-def latent(lower: int, size: int, shape: tuple[int, ...], base: int, dtype: str) -> Lifted:
+def latent(lower: int, size: int, shape: tuple[int, ...], base: int) -> Lifted:
     """Lifted value of a latent: its domain along a slot axis, its elements' numbers as addresses."""
     address = base + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-    domain = np.arange(lower, lower + size).reshape((size,) + (1,) * len(shape))
-    return Lifted(shape=shape, slots=(Slot(lower, size, address),), data=domain.astype(dtype))
+    domain = np.arange(lower, lower + size, dtype=np.int64).reshape((size,) + (1,) * len(shape))
+    return Lifted(shape=shape, slots=(Slot(lower, size, address),), data=domain)
 
 
 # --- registry ---------------------------------------------------------------------------------------------

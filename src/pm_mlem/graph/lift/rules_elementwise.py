@@ -21,6 +21,7 @@ from pm_mlem.graph.lift.core import (
     materialize,
     pad_left,
     shuffle,
+    wide,
 )
 from pm_mlem.graph.lift.rules_generic import fold
 from pm_mlem.graph.ops import guarded
@@ -65,9 +66,10 @@ def enlarge(value: Lifted, shape: tuple[int, ...]) -> Lifted:
 
 
 def astype(value: Lifted, dtype: str) -> Lifted:
+    target = wide(dtype)
     if value.data is not None:
-        return as_lifted(value.data.astype(dtype, copy=False), value.shape, value.slots)
-    return as_lifted(value.symbol.astype(dtype), value.shape, value.slots)
+        return as_lifted(value.data.astype(target, copy=False), value.shape, value.slots)
+    return as_lifted(value.symbol.astype(str(target)), value.shape, value.slots)
 
 
 @lift_node.register(DimShuffle)

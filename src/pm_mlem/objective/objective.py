@@ -36,6 +36,8 @@ class Objective:
     """(theta list, data) -> the terms' log-density arrays"""
     partition: Callable[..., list]
     """(density arrays, data) -> log-partition of every unit, one vector for each group of terms"""
+    probed_partition: Callable[..., list]
+    """(density arrays, probes, data) -> as ``partition``; its gradient by the probes is the posterior"""
     guards: Callable[..., list]
     prior: Callable[..., list]
     data: tuple[Any, ...]
@@ -105,13 +107,6 @@ class Objective:
 
         return jax.jit(evaluate)
 
-    @cached_property
-    def probed_partition(self) -> Callable[..., list]:
-        """``(density arrays, probes, data) -> log-partition vectors``: its gradient by the probes is the posterior."""
-        tables = self.tables
-        inputs = [d.input for d in tables.densities] + [p.input for p in tables.probes] + [v for v, _ in tables.data]
-        return lower(inputs, tables.probed.units, "jax")
-
 
 def product(weights, values):
     """``weights * values`` where a weight of 0 removes its value, infinite or not."""
@@ -131,11 +126,13 @@ def build_objective(
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     densities = lower(inputs, [d.array for d in tables.densities], backend)
-    partition = lower([*[d.input for d in tables.densities], *placeholders], tables.elimination.units, "jax")
+    arrays = [d.input for d in tables.densities]
+    partition = lower([*arrays, *placeholders], tables.elimination.units, "jax")
+    probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
-    return Objective(tables, space, estimator, backend, densities, partition, guards, prior, data)
+    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data)
 
 
 __all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective"]

@@ -41,7 +41,8 @@ def joint_log_density(model: pm.Model, latents):
 
     def evaluate(point):
         with np.errstate(all="ignore"):
-            return float(run(*[np.asarray(point[n], dtype=v.type.dtype) for n, v in zip(names, inputs, strict=True)]))
+            values = [point.get(n, np.zeros((1,) * v.type.ndim)) for n, v in zip(names, inputs, strict=True)]
+            return float(run(*[np.asarray(a, dtype=v.type.dtype) for a, v in zip(values, inputs, strict=True)]))
 
     return evaluate
 

@@ -103,6 +103,10 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 def describe(step) -> str:
     """One step of the elimination in words."""
-    given = f" given {', '.join(step.neighbours)}" if step.neighbours else ""
-    many = f"{step.elements} independent sums" if step.elements > 1 else "one sum"
-    return f"{step.latent}: {many} over {step.states} states{given}; cost {step.cost} table entries"
+    given = f" given {', '.join(step.given)}" if step.given else ""
+    names = ", ".join(step.latents)
+    if step.how == "plate":
+        what = f"{step.elements} independent sums" if step.elements > 1 else "one sum"
+    else:
+        what = step.how
+    return f"{names}: {what} over {step.states} states{given}; cost {step.cost:,} table entries"

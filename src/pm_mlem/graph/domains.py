@@ -25,6 +25,9 @@ def domain(op: Op, rv: Variable, context: Context) -> tuple[int, int]:
 
     Register a distribution with ``@domain.register(OpType)``.
     """
+    known = NAMED.get(by_name(rv))
+    if known is not None:
+        return known(rv, context)
     raise UnsupportedModelError(
         f"The discrete variable '{rv.name}' is unobserved and its states cannot be listed "
         f"({getattr(op, '_print_name', [type(op).__name__])[0]}). Use a distribution with finitely many states "
@@ -65,3 +68,15 @@ def _(op, rv, context):
 @domain.register(BetaBinomialRV)
 def _(op, rv, context):
     return bounds(rv, context, None, op.dist_params(rv.owner)[0])
+
+
+def by_name(rv: Variable) -> str:
+    """Distributions of packages that need not be installed are known by their name."""
+    return f"{type(rv.owner.op).__module__}.{type(rv.owner.op).__name__}"
+
+
+def markov_chain(rv: Variable, context: Context) -> tuple[int, int]:
+    return 0, context.lift(rv.owner.inputs[0]).shape[-1]
+
+
+NAMED = {"pymc_extras.distributions.timeseries.DiscreteMarkovChainRV": markov_chain}

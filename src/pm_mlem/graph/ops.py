@@ -11,11 +11,14 @@ from __future__ import annotations
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
+from pytensor.gradient import DisconnectedType
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.scalar.math import Erfcx
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.variable import TensorVariable
+
+from pm_mlem.graph.recursion import Window, run_backward, run_forward
 
 
 class GuardedLog(ps.Log):
@@ -87,6 +90,63 @@ class LogSumExp(Op):
         [x], [out], [g] = inputs, outputs, cotangents
         out = pt.expand_dims(pt.switch(pt.isinf(out), 0.0, out), self.axis)
         return [pt.expand_dims(g, self.axis) * pt.exp(x - out)]
+
+
+class WindowLogZ(Op):
+    """Log-partition of chains: ``(lengths, *tables) -> (leading..., components)``.
+
+    Tables have the axes ``(leading..., states of the views..., components, times)``, each of the last two of
+    length 1 where the table does not change along it. See :mod:`pm_mlem.graph.recursion`.
+    """
+
+    __props__ = ("window",)
+
+    def __init__(self, window: Window):
+        self.window = window
+
+    def make_node(self, lengths, *tables):
+        lengths = pt.as_tensor_variable(lengths)
+        tables = [pt.as_tensor_variable(t) for t in tables]
+        lead = self.window.leading
+        shapes = [t.type.shape[:lead] for t in tables]
+        leading = tuple(max(s[i] for s in shapes) for i in range(lead))
+        return Apply(self, [lengths, *tables], [pt.tensor(dtype="float64", shape=(*leading, lengths.type.shape[0]))])
+
+    def perform(self, node, inputs, output_storage):
+        lengths, *tables = inputs
+        output_storage[0][0] = np.asarray(run_forward(self.window, lengths, tables)[0])
+
+    def infer_shape(self, node, shapes):
+        lead = self.window.leading
+        return [(*[pt.constant(n) for n in node.outputs[0].type.shape[:lead]], shapes[0][0])]
+
+    def pullback(self, inputs, outputs, cotangents):
+        gradients = WindowGradient(self.window)(cotangents[0], *inputs, return_list=True)
+        return [DisconnectedType()(), *gradients]
+
+    def connection_pattern(self, node):
+        return [[False], *[[True] for _ in node.inputs[1:]]]
+
+
+class WindowGradient(Op):
+    """``(cotangent, lengths, *tables) -> gradients`` of :class:`WindowLogZ` by its tables."""
+
+    __props__ = ("window",)
+
+    def __init__(self, window: Window):
+        self.window = window
+
+    def make_node(self, cotangent, lengths, *tables):
+        tables = [pt.as_tensor_variable(t) for t in tables]
+        return Apply(self, [cotangent, lengths, *tables], [t.type() for t in tables])
+
+    def perform(self, node, inputs, output_storage):
+        cotangent, lengths, *tables = inputs
+        for storage, gradient in zip(output_storage, run_backward(self.window, lengths, tables, cotangent), strict=True):
+            storage[0] = np.ascontiguousarray(gradient)
+
+    def infer_shape(self, node, shapes):
+        return shapes[2:]
 
 
 def logsumexp(x: TensorVariable, axis: int) -> TensorVariable:

@@ -21,7 +21,7 @@ def find_sites(densities: Sequence[DensityTerm], context: Context) -> tuple[Site
 
 def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:
     rv = density.term.rv
-    if rv is None or not isinstance(rv.owner.op, RandomVariable) or density.term.value is None:
+    if rv is None or not density.whole or not isinstance(rv.owner.op, RandomVariable):
         return None
     op = rv.owner.op
     try:

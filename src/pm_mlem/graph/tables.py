@@ -9,7 +9,7 @@ import numpy as np
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_mlem.graph.eliminate import Elimination
+from pm_mlem.graph.elimination import Elimination
 from pm_mlem.graph.factors import Factor
 from pm_mlem.graph.lift import Context, Lifted
 from pm_mlem.graph.structure import ModelStructure, Term
@@ -19,14 +19,16 @@ from pm_mlem.graph.structure import ModelStructure, Term
 class DensityTerm:
     """A data term or the distribution of a latent, lifted.
 
-    ``array`` is its element-wise log-density (slot axes first) as a function of the parameters; ``input`` the
-    placeholder that stands for it in the elimination.
+    ``array`` is its element-wise log-density (slot axes first) as a function of the parameters, ``input`` the
+    placeholder that stands for it in the elimination, ``whole`` whether it is all of the term's density (a term
+    that mixes elements of a latent has several parts).
     """
 
     term: Term
     lifted: Lifted
     array: Variable
     input: Variable
+    whole: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.eliminate import Elimination, eliminate
+from pm_mlem.graph.elimination import Elimination, eliminate
 from pm_mlem.graph.factors import Factor, factorize
 from pm_mlem.graph.lift import Context, Lifted, Refusal
+from pm_mlem.graph.parts import lift_parts
 from pm_mlem.graph.sites import find_sites
 from pm_mlem.graph.structure import ModelStructure, Parameter, Term, named
 from pm_mlem.graph.tables import DensityTerm, DerivedValue, ModelTables, Probe
@@ -25,15 +26,16 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     """
     context = Context(dict(structure.leaves))
     densities, factors = [], []
-    for index, term in enumerate(structure.terms):
+    for term in structure.terms:
         with named(term.name):
-            lifted = context.lift(term.density)
-            density = density_term(term, lifted, index, context)
-            stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
-            factors += factorize(term.name, index, stand_in, structure.latents, context)
-        densities.append(density)
+            parts = lift_parts(term.density, context)
+            for lifted in parts:
+                density = density_term(term, lifted, len(densities), len(parts) == 1, context)
+                stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
+                factors += factorize(term.name, len(densities), stand_in, structure.latents, context)
+                densities.append(density)
     guards = tuple(context.guards)
-    elimination = eliminate(factors, structure.latents)
+    elimination = eliminate(factors, structure.latents, context)
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
@@ -46,11 +48,11 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     )  # fmt: skip
 
 
-def density_term(term: Term, lifted: Lifted, index: int, context: Context) -> DensityTerm:
+def density_term(term: Term, lifted: Lifted, index: int, whole: bool, context: Context) -> DensityTerm:
     array = context.symbol(lifted)
     shape = tuple(s.size for s in lifted.slots) + lifted.array_shape
     stand_in = pt.tensor(f"density_{index}", dtype=array.type.dtype, shape=shape)
-    return DensityTerm(term, lifted, array, stand_in)
+    return DensityTerm(term, lifted, array, stand_in, whole)
 
 
 def prior_density(structure: ModelStructure, context: Context) -> Variable:
@@ -104,7 +106,7 @@ def add_probes(
         stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
         extra = factorize(name, n_terms + len(chosen), stand_in, structure.latents, context)
         try:
-            elimination = eliminate([*factors, *extra], structure.latents)
+            elimination = eliminate([*factors, *extra], structure.latents, context)
         except UnsupportedModelError as error:
             skipped[name] = str(error)
             continue

@@ -20,78 +20,10 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
-from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp
+from pm_mlem.objective import kernels  # noqa: F401  (registers the package's own Ops)
 
 Backend = str
 Arrays = list[Any]
-
-
-# --- the package's own Ops --------------------------------------------------------------------------------
-
-
-@jax.custom_jvp
-def guarded_log(x):
-    return jnp.log(x)
-
-
-@guarded_log.defjvp
-def _(primals, tangents):
-    [x], [t] = primals, tangents
-    return guarded_log(x), jnp.where(x == 0, 0.0, t / jnp.where(x == 0, 1.0, x))
-
-
-@jax.custom_jvp
-def guarded_log1p(x):
-    return jnp.log1p(x)
-
-
-@guarded_log1p.defjvp
-def _(primals, tangents):
-    [x], [t] = primals, tangents
-    return guarded_log1p(x), jnp.where(x == -1, 0.0, t / (1.0 + jnp.where(x == -1, 0.0, x)))
-
-
-@jax.custom_jvp
-def erfcx(x):
-    """``exp(x**2) * erfc(x)``."""
-    return jax.scipy.special.erfcx(x)
-
-
-@erfcx.defjvp
-def _(primals, tangents):
-    [x], [t] = primals, tangents
-    value = erfcx(x)
-    far = x > 50.0
-    r = 1.0 / jnp.where(far, x, 1.0) ** 2
-    series = -r * (1.0 - 1.5 * r + 3.75 * r**2 - 13.125 * r**3) / np.sqrt(np.pi)
-    return value, t * jnp.where(far, series, 2.0 * x * value - 2.0 / np.sqrt(np.pi))
-
-
-def logsumexp(x, axis: int):
-    """Stable log-sum-exp; -inf, with gradient 0, where all entries are -inf."""
-    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    return guarded_log(jnp.sum(jnp.exp(x - top), axis=axis)) + jnp.squeeze(top, axis)
-
-
-@jax_funcify.register(GuardedLog)
-def _(op, **kwargs):
-    return guarded_log
-
-
-@jax_funcify.register(GuardedLog1p)
-def _(op, **kwargs):
-    return guarded_log1p
-
-
-@jax_funcify.register(GuardedErfcx)
-def _(op, **kwargs):
-    return erfcx
-
-
-@jax_funcify.register(LogSumExp)
-def _(op, **kwargs):
-    return lambda x: logsumexp(x, op.axis)
 
 
 # --- lowering ---------------------------------------------------------------------------------------------

@@ -107,12 +107,11 @@ def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.nd
     tables = objective.tables
     placeholders = [v for v, _ in tables.data]
     run = lower([*[d.input for d in tables.densities], *placeholders], [f.table for f in tables.factors], "jax")
-    offsets = np.concatenate([[0], np.cumsum(tables.elimination.sizes)[:-1]]).astype(int)
 
     def convert(weights: Sequence[np.ndarray], unit: np.ndarray) -> list:
         cotangents = []
-        for factor, (vector, rows) in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
-            table = unit[offsets[vector] + rows]
+        for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+            table = unit[rows]
             for axis, view in enumerate(factor.views):
                 own = weights[view.latent][:, view.address]
                 shape = [1] * len(factor.views) + [factor.rows]

@@ -24,13 +24,12 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
         Unknown names, wrong shapes, negative or non-finite weights, or different weights within one unit.
     """
     sizes = tables.elimination.sizes
-    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
     result = np.full(sum(sizes), np.nan)
     for name, array in by_variable(tables, weights).items():
         flat = expand(name, array, shape_of(tables, name))
-        for factor, (vector, units) in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             if factor.term == name:
-                assign(result, offsets[vector] + units, flat[factor.entries], name)
+                assign(result, units, flat[factor.entries], name)
     return np.where(np.isnan(result), 1.0, result)
 
 

@@ -184,7 +184,7 @@ class Fit:
         if len(sites) != 1 or any(n != 1 for a in sites[0].parameters for n in a.type.shape[1:]):
             return None
         units = np.empty(item.n_elements)
-        for factor, (_, rows) in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             for view in factor.views:
                 units[view.address] = self._report[2][rows]
         return self._report[1][latent].reshape(item.states, -1) * np.exp(units)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.utils import CheckParameterValue
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Apply, Variable
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import MakeVector, ScalarFromTensor
 from pytensor.tensor.math import All
@@ -41,6 +41,14 @@ def _(op, node, inputs, context):
         for condition in conditions(check):
             value = guard(value, condition, context)
     return [value]
+
+
+def collect_guards(node: Apply, context: Context) -> None:
+    """The conditions of a check node alone."""
+    unit = as_lifted(np.zeros(()), ())
+    for check in node.inputs[1:]:
+        for condition in conditions(check):
+            guard(unit, condition, context)
 
 
 def conditions(check: Variable) -> Iterator[Variable]:

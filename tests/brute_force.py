@@ -41,7 +41,9 @@ def joint_log_density(model: pm.Model, latents):
 
     def evaluate(point):
         with np.errstate(all="ignore"):
-            values = [point.get(n, np.zeros((1,) * v.type.ndim)) for n, v in zip(names, inputs, strict=True)]
+            values = [
+                point.get(n, np.zeros([n or 1 for n in v.type.shape])) for n, v in zip(names, inputs, strict=True)
+            ]
             return float(run(*[np.asarray(a, dtype=v.type.dtype) for a, v in zip(values, inputs, strict=True)]))
 
     return evaluate

@@ -3,10 +3,10 @@
 import numpy as np
 import pymc as pm
 import pytest
-from brute_force import enumerate_latents
-from structures import STRUCTURES
 
+from brute_force import enumerate_latents
 from pm_mlem.objective.engine import engine_for
+from structures import STRUCTURES
 
 
 def build(name):
@@ -45,4 +45,6 @@ def test_equal_to_enumeration(name):
 
     found = dict(zip(engine.report.latent_names, engine.report.latents(u, objective.data), strict=True))
     for latent, probabilities in expected.probabilities.items():
-        np.testing.assert_allclose(np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8)
+        np.testing.assert_allclose(
+            np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
+        )

@@ -121,8 +121,8 @@ class WindowLogZ(Op):
         return [(*[pt.constant(n) for n in node.outputs[0].type.shape[:lead]], shapes[0][0])]
 
     def pullback(self, inputs, outputs, cotangents):
-        gradients = WindowGradient(self.window)(cotangents[0], *inputs, return_list=True)
-        return [DisconnectedType()(), *gradients]
+        node = WindowGradient(self.window).make_node(cotangents[0], *inputs)
+        return [DisconnectedType()(), *node.outputs]
 
     def connection_pattern(self, node):
         return [[False], *[[True] for _ in node.inputs[1:]]]
@@ -142,7 +142,8 @@ class WindowGradient(Op):
 
     def perform(self, node, inputs, output_storage):
         cotangent, lengths, *tables = inputs
-        for storage, gradient in zip(output_storage, run_backward(self.window, lengths, tables, cotangent), strict=True):
+        gradients = run_backward(self.window, lengths, tables, cotangent)
+        for storage, gradient in zip(output_storage, gradients, strict=True):
             storage[0] = np.ascontiguousarray(gradient)
 
     def infer_shape(self, node, shapes):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pytensor.scalar as ps
 from pymc.logprob.utils import CheckParameterValue
 from pytensor.compile.ops import ViewOp
@@ -23,8 +23,18 @@ from pm_mlem.graph.lift import Context, Lifted, Refusal
 from pm_mlem.graph.lift.core import as_lifted
 from pm_mlem.graph.lift.rules_checks import collect_guards
 
-PASSED = (DimShuffle, ViewOp, ScalarFromTensor, TensorFromScalar, SpecifyShape, Reshape)
-"""Operations that leave the sum over all entries as it is."""
+
+@dataclass(frozen=True)
+class Part:
+    """A summand: its array, a number, and variables of size one that multiply (or divide) it."""
+
+    variable: Variable
+    factor: float = 1.0
+    times: tuple[Variable, ...] = ()
+    over: tuple[Variable, ...] = ()
+
+    def of(self, variable: Variable, factor: float = 1.0) -> Part:
+        return replace(self, variable=variable, factor=self.factor * factor)
 
 
 def lift_parts(density: Variable, context: Context) -> list[Lifted]:
@@ -33,56 +43,90 @@ def lift_parts(density: Variable, context: Context) -> list[Lifted]:
         whole = context.lift(density)
     except Refusal as refusal:
         parts = list(additive_parts(density, context))
-        if len(parts) == 1 and parts[0][0] is density:
+        if len(parts) == 1 and parts[0].variable is density:
             raise
         try:
-            return [scaled(context.lift(part), factor, context) for part, factor in parts]
+            return [lift_part(part, context) for part in parts]
         except Refusal:
             raise refusal from None
     if len(whole.slots) <= 2:
         return [whole]
-    parts = [scaled(context.lift(part), factor, context) for part, factor in additive_parts(density, context)]
+    parts = [lift_part(part, context) for part in additive_parts(density, context)]
     return parts if max(len(p.slots) for p in parts) < len(whole.slots) else [whole]
 
 
-def scaled(value: Lifted, factor: float, context: Context) -> Lifted:
-    if factor == 1:
-        return value
-    if value.is_constant:
-        return as_lifted(value.data * factor, value.shape, value.slots)
-    return as_lifted(context.symbol(value) * float(factor), value.shape, value.slots)
+def lift_part(part: Part, context: Context) -> Lifted:
+    value = context.lift(part.variable)
+    if not part.times and not part.over:
+        if part.factor == 1:
+            return value
+        if value.is_constant:
+            return as_lifted(value.data * part.factor, value.shape, value.slots)
+    array = context.symbol(value)
+    for variable in part.times:
+        array = array * scalar(variable, context)
+    for variable in part.over:
+        array = array / scalar(variable, context)
+    return as_lifted(array if part.factor == 1 else array * part.factor, value.shape, value.slots)
 
 
-def additive_parts(density: Variable, context: Context) -> Iterator[tuple[Variable, float]]:
-    """Variables and factors such that the sum of all entries of ``density`` is the factors times theirs."""
-    stack = [(density, 1.0)]
+def scalar(variable: Variable, context: Context) -> Variable:
+    """A factor of size one without latents."""
+    value = context.lift(variable)
+    if value.slots or math.prod(value.shape) != 1:
+        raise Refusal("a sum over elements of a latent is multiplied by something that depends on a latent")
+    return context.symbol(value).reshape(())
+
+
+def additive_parts(density: Variable, context: Context) -> Iterator[Part]:
+    """Summands such that the sum of all entries of ``density`` is the sum of all their entries."""
+    stack = [Part(density)]
     while stack:
-        variable, factor = stack.pop()
-        node = variable.owner
+        part = stack.pop()
+        node = part.variable.owner
         op = node and node.op
-        if op is None:
-            yield variable, factor
-        elif isinstance(op, CheckParameterValue):
+        if isinstance(op, CheckParameterValue):
             collect_guards(node, context)
-            stack.append((node.inputs[0], factor))
-        elif isinstance(op, Sum) or isinstance(op, PASSED):
-            stack.append((node.inputs[0], factor))
+            stack.append(part.of(node.inputs[0]))
+        elif isinstance(op, Sum | DimShuffle | ViewOp | ScalarFromTensor | TensorFromScalar | SpecifyShape | Reshape):
+            stack.append(part.of(node.inputs[0]))  # the sum over all entries stays the same
         elif isinstance(op, Alloc):
-            stack.append((node.inputs[0], factor * repeats(node.inputs[0], variable, context)))
+            stack.append(part.of(node.inputs[0], repeats(node.inputs[0], part.variable, context)))
         elif isinstance(op, Elemwise) and isinstance(op.scalar_op, ps.Add | ps.Sub | ps.Neg):
             minus = isinstance(op.scalar_op, ps.Sub | ps.Neg)
-            for i, part in reversed(list(enumerate(node.inputs))):
+            for i, operand in reversed(list(enumerate(node.inputs))):
                 sign = -1.0 if minus and (i == 1 or len(node.inputs) == 1) else 1.0
-                stack.append((part, sign * factor * repeats(part, variable, context)))
+                stack.append(part.of(operand, sign * repeats(operand, part.variable, context)))
         elif isinstance(op, Elemwise) and isinstance(op.scalar_op, ps.Mul | ps.TrueDiv):
-            inner = constant_factor(node, context)
+            inner = distribute(part, context)
             if inner is None:
-                yield variable, factor
+                yield part
             else:
-                part, number = inner
-                stack.append((part, factor * number * repeats(part, variable, context)))
+                stack.append(inner)
         else:
-            yield variable, factor
+            yield part
+
+
+def distribute(part: Part, context: Context) -> Part | None:
+    """Move factors of size one out of a product or quotient, if that leaves one operand."""
+    node = part.variable.owner
+    small = [i for i, v in enumerate(node.inputs) if all(n == 1 for n in v.type.shape) and liftable(v, context)]
+    large = [i for i in range(len(node.inputs)) if i not in small]
+    quotient = isinstance(node.op.scalar_op, ps.TrueDiv)
+    if len(large) != 1 or (quotient and large[0] != 0):
+        return None
+    operands = tuple(node.inputs[i] for i in small)
+    moved = part.of(node.inputs[large[0]], repeats(node.inputs[large[0]], part.variable, context))
+    if quotient:
+        return replace(moved, over=(*part.over, *operands))
+    return replace(moved, times=(*part.times, *operands))
+
+
+def liftable(variable: Variable, context: Context) -> bool:
+    try:
+        return not context.lift(variable).slots
+    except Refusal:
+        return False
 
 
 def repeats(part: Variable, whole: Variable, context: Context) -> int:
@@ -107,22 +151,3 @@ def length(variable: Variable, axis: int, context: Context) -> int:
             except Refusal:
                 continue
     raise Refusal("the length of an axis of the log-density is not known")
-
-
-def constant_factor(node, context: Context) -> tuple[Variable, float] | None:
-    """The other operand and the number, if all operands but one are constant and the same everywhere."""
-    numbers, others = [], []
-    for i, operand in enumerate(node.inputs):
-        try:
-            value = context.lift(operand)
-        except Refusal:
-            value = None
-        if value is not None and value.is_constant and not value.slots and value.data.size == 1:
-            numbers.append((i, float(np.reshape(value.data, ()))))
-        else:
-            others.append((i, operand))
-    if len(others) != 1 or not numbers:
-        return None
-    if isinstance(node.op.scalar_op, ps.TrueDiv):
-        return None if others[0][0] != 0 else (others[0][1], 1.0 / numbers[0][1])
-    return others[0][1], math.prod(n for _, n in numbers)

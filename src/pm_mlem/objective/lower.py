@@ -21,6 +21,7 @@ from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
 from pm_mlem.objective import kernels  # noqa: F401  (registers the package's own Ops)
+from pm_mlem.objective.guarded import guard, needs_guard
 
 Backend = str
 Arrays = list[Any]
@@ -33,7 +34,14 @@ class NotLowered(Exception):
     """JAX has no implementation of an Op."""
 
 
-def lower(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend = "jax") -> Callable[..., Arrays]:
+def lower(
+    inputs: Sequence[Variable],
+    outputs: Sequence[Variable],
+    backend: Backend = "jax",
+    *,
+    protect: bool = False,
+    infinite: bool = False,
+) -> Callable[..., Arrays]:
     """A pure JAX function of the inputs that returns the list of outputs.
 
     Parameters
@@ -41,6 +49,11 @@ def lower(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Back
     inputs, outputs : symbolic variables
     backend : {"jax", "numba", "c"}
         Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
+    protect : bool
+        Keep the gradient finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a function
+        can be differentiated forwards only over a reverse pass.
+    infinite : bool
+        Whether some input holds infinite constants.
 
     Raises
     ------
@@ -50,13 +63,17 @@ def lower(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Back
     if not outputs:
         return lambda *args: []
     if backend == "jax":
-        return lower_to_jax(inputs, outputs)
+        return lower_to_jax(inputs, outputs, protect, infinite)
     return callback(inputs, outputs, backend)
 
 
-def lower_to_jax(inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Callable[..., Arrays]:
+def lower_to_jax(
+    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: bool, infinite: bool
+) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     MergeOptimizer().rewrite(graph)
+    if protect and (infinite or needs_guard(graph)):
+        guard(graph)
     try:
         run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:

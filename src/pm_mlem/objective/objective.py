@@ -125,12 +125,13 @@ def build_objective(
     space = build_space(structure, tables, backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
-    densities = lower(inputs, [d.array for d in tables.densities], backend)
+    infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)
+    densities = lower(inputs, [d.array for d in tables.densities], backend, protect=True, infinite=infinite)
     arrays = [d.input for d in tables.densities]
     partition = lower([*arrays, *placeholders], tables.elimination.units, "jax")
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
-    prior = lower(inputs, [tables.log_prior], backend)
+    prior = lower(inputs, [tables.log_prior], backend, protect=True, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
     return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data)
 

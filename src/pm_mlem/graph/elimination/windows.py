@@ -154,9 +154,7 @@ def connected_groups(pieces: Sequence[Piece], vectors: Sequence[Vector]) -> list
     return [g for g in groups if len(g) > 1]
 
 
-def sum_out(
-    line: Timeline, outside: list[View], pieces: Sequence[Piece], context: Context
-) -> tuple[list[Piece], Step]:
+def sum_out(line: Timeline, outside: list[View], pieces: Sequence[Piece], context: Context) -> tuple[list[Piece], Step]:
     """Run the recursion: all pieces after the elimination, and its description."""
     inside = {*line.moving, *line.constant}
     chosen = [p for p in pieces if any(v.vector in inside for v in p.views)]
@@ -258,5 +256,3 @@ def on_grid(
         zeros = pt.zeros((*lead, n * steps), dtype=table.type.dtype)
         grid = pt.inc_subtensor(zeros[..., context.symbol(Lifted(cells.shape, data=cells))], table)
     return grid.reshape((*lead, n, steps))
-
-

@@ -74,9 +74,7 @@ def join(parts: Sequence[Lifted], axis: int, context: Context) -> Lifted:
     slots, positions = pool([v.slots for v in parts])
     shape = list(parts[0].shape)
     shape[axis] = sum(v.shape[axis] for v in parts)
-    pooled = [
-        Slot(s.lower, s.size, joined_address(i, parts, positions, axis, s)) for i, s in enumerate(slots)
-    ]
+    pooled = [Slot(s.lower, s.size, joined_address(i, parts, positions, axis, s)) for i, s in enumerate(slots)]
     shared = same_array(parts, positions)
     if shared is not None and all(v.array_shape[axis] == 1 for v in parts):
         return as_lifted(shared, tuple(shape), pooled)
@@ -99,11 +97,7 @@ def pool(groups: Sequence[Sequence[Slot]]) -> tuple[list[Slot], list[list[int]]]
     for slots in groups:
         taken: list[int] = []
         for slot in slots:
-            free = (
-                i
-                for i, s in enumerate(pooled)
-                if i not in taken and (s.lower, s.size) == (slot.lower, slot.size)
-            )
+            free = (i for i, s in enumerate(pooled) if i not in taken and (s.lower, s.size) == (slot.lower, slot.size))
             position = next(free, len(pooled))
             if position == len(pooled):
                 pooled.append(slot)

@@ -125,7 +125,9 @@ def analyse(
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
     builder = Builder(model, dict(fixed or {}))
-    for rv in model.basic_RVs:
+    for rv in model.observed_RVs:  # first: distributions of latents may read them
+        builder.add_observed(rv)
+    for rv in model.free_RVs:
         builder.add(rv)
     return builder.finish()
 
@@ -181,9 +183,7 @@ class Builder:
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
-        if rv in self.model.observed_RVs:
-            self.add_observed(rv)
-        elif is_missing_leaf(self.model, rv):
+        if is_missing_leaf(self.model, rv):
             self.dropped.append(rv.name)
         elif rv.type.dtype.startswith(("int", "uint", "bool")):
             self.add_latent(rv)
@@ -256,7 +256,8 @@ class Builder:
     def finish(self) -> ModelStructure:
         terms, priors = [], []
         latent_rvs = {item.rv for item in self.latents}
-        for rv, value in self.values.items():
+        for rv in [v for v in self.model.basic_RVs if v in self.values]:
+            value = self.values[rv]
             kind: TermKind = "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
             term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
             (priors if kind == "prior" else terms).append(term)

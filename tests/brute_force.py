@@ -11,6 +11,8 @@ from pytensor.compile.mode import Mode
 from pytensor.gradient import grad
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import MergeOptimizer
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor import TensorConstant, constant
 from scipy.special import logsumexp
 
 
@@ -99,6 +101,26 @@ class Exact:
     deterministics: dict[str, np.ndarray]
     weights: np.ndarray
 
+    def posterior(self, name: str, lower: int, size: int) -> np.ndarray:
+        """Probabilities of the states of every element: (states, *shape)."""
+        values = self.configurations[name]
+        states = np.arange(lower, lower + size).reshape(-1, *[1] * values.ndim)
+        return np.einsum("kc...,c->k...", values == states, self.weights)
+
+    def mean(self, name: str) -> np.ndarray:
+        """Posterior mean of a Deterministic."""
+        values = self.deterministics[name]
+        possible = self.weights.reshape(-1, *[1] * (values.ndim - 1)) > 0
+        return np.einsum("c...,c->...", np.where(possible, values, 0), self.weights)
+
+
+def wide_constants(outputs) -> dict:
+    """Constants in 64 bits; PyTensor keeps 3 as an int8, whose logarithm has half precision."""
+    small = [v for v in ancestors(outputs) if isinstance(v, TensorConstant)]
+    targets = {"i": "int64", "u": "int64", "f": "float64"}
+    wide = {v: targets.get(v.data.dtype.kind, str(v.data.dtype)) for v in small}
+    return {v: constant(v.data.astype(dtype)) for v, dtype in wide.items() if dtype != str(v.data.dtype)}
+
 
 def enumerate_exactly(model: pm.Model, domains: dict, parameters: dict) -> Exact:
     """As :func:`enumerate_latents`, with the exact gradient and the Deterministics in every configuration."""
@@ -108,6 +130,7 @@ def enumerate_exactly(model: pm.Model, domains: dict, parameters: dict) -> Exact
     densities = conditional_logp({**values, **observed}, warn_rvs=False)
     terms = [*[densities[v] for v in data_terms.values()], *model.potentials]
     outputs = clone_replace([*terms, *model.deterministics], {**values, **observed}, rebuild_strict=False)
+    outputs = clone_replace(outputs, wide_constants(outputs), rebuild_strict=False)
     total = sum(t.sum() for t in outputs[: len(terms)])
     derived = outputs[len(terms) :]
     theta = [v for rv, v in values.items() if rv.name in parameters]

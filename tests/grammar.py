@@ -5,6 +5,7 @@ A model is the text of a small program, so that a failure reads like a model and
 hypothesis (which then shrinks the program) or by any other source.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from hypothesis import strategies as st
 
-MOST_CONFIGURATIONS = 256
+MOST_CONFIGURATIONS = 100
 Shape = tuple[int, ...]
 
 
@@ -234,9 +235,7 @@ class Writer:
             P, options = self.parameter("simplex", *batch, steps - lags, *square), ", time_varying_P=True"
         start = f"pm.Categorical.dist({self.parameter('simplex', k)})"
         name = self.name("h")
-        self.declare(
-            name, f"DiscreteMarkovChain({name!r}, P={P}, init_dist={start}, shape={shape}{options})", shape, k
-        )
+        self.declare(name, f"DiscreteMarkovChain({name!r}, P={P}, init_dist={start}, shape={shape}{options})", shape, k)
 
     # --- integer expressions -----------------------------------------------------------------------------------
 
@@ -264,12 +263,15 @@ class Writer:
         return one
 
     def relabel(self, one: Labels) -> Labels:
+        if self.flag(5):
+            name = self.name("d")
+            self.write(f"{name} = pm.Deterministic({name!r}, {one.text})")
+            return Labels(name, one.shape, one.size, one.lower)
         return self.pick(
             Labels(f"({one.lower + one.size - 1} - {one.text})", one.shape, one.size),
             Labels(f"pt.as_tensor(np.array({self.permutation(one.size)}))[{one.index}]", one.shape, one.size),
             Labels(f"({one.index} > 0).astype(int)", one.shape, 2),
             Labels(f"pt.switch(pt.eq({one.index}, 0), 1, 0)", one.shape, 2),
-            Labels(f"pm.Deterministic({self.name('d')!r}, {one.text})", one.shape, one.size, one.lower),
         )
 
     def joined(self, shape: Shape) -> Labels:
@@ -325,7 +327,8 @@ class Writer:
         if not own:
             if not exact:
                 return text, ()
-            options += [lambda: (f"pt.broadcast_to({text}, {shape})", shape), lambda: (f"pt.full({shape}, {text})", shape)]
+            options.append(lambda: (f"pt.broadcast_to({text}, {shape})", shape))
+            options.append(lambda: (f"pt.full({shape}, {text})", shape))
         if not options:
             chosen = f"{text}.flatten()[np.array({self.array(shape, int(np.prod(own))).tolist()})]"
             return chosen, shape
@@ -516,8 +519,9 @@ class Writer:
         return self.pick(0, 1, 1, 2)
 
     def add_observed(self) -> None:
-        kind = self.pick(self.normal, self.normal, self.normal, self.poisson, self.bernoulli_data, self.categorical_data,
-                         self.student, self.gamma, self.binomial, self.multivariate, self.other)  # fmt: skip
+        kind = self.pick(self.normal, self.normal, self.normal, self.poisson, self.bernoulli_data,
+                         self.categorical_data, self.student, self.gamma, self.binomial, self.multivariate,
+                         self.other)  # fmt: skip
         kind(self.name("y"), self.data_shape())
 
     def positive(self, shape: Shape) -> str:
@@ -584,7 +588,8 @@ class Writer:
         self.write(self.pick(
             f"pm.Laplace({name!r}, {a}, {b}, observed={self.noise(shape)})",
             f"pm.Exponential({name!r}, {b}, observed=np.exp({self.noise(shape)}))",
-            f"pm.NegativeBinomial({name!r}, mu={b}, alpha={self.parameter('positive')}, observed=counts({self.seed()}, {shape}, 4))",
+            f"pm.NegativeBinomial({name!r}, mu={b}, alpha={self.parameter('positive')}, "
+            f"observed=counts({self.seed()}, {shape}, 4))",
             f"pm.Logistic({name!r}, {a}, {b}, observed={self.noise(shape)})",
             f"pm.LogNormal({name!r}, {a}, {b}, observed=np.exp({self.noise(shape)}))",
             f"pm.Censored({name!r}, pm.Normal.dist({a}, {b}), lower=None, upper=0.5, "
@@ -660,7 +665,17 @@ class Writer:
             self.add_potential()
         if self.flag():
             self.add_pair()
-        return "\n".join(self.lines) + "\n"
+        return "\n".join(used_lines(self.lines)) + "\n"
+
+
+def used_lines(lines: list[str]) -> list[str]:
+    """Without the parameters of expressions that were not chosen."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        declared = re.match(r"(\w+) = (real|positive|unit|simplex)\(", line)
+        if declared is None or any(re.search(rf"\b{declared[1]}\b", other) for other in kept):
+            kept.append(line)
+    return kept[::-1]
 
 
 def write_program(choose: Callable[[int], int]) -> str:

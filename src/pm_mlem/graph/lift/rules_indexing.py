@@ -132,7 +132,8 @@ def choose(value: Lifted, entries: list[Entry], axis: int, context: Context) -> 
     if np.prod([s.size for s in slots]) > MOST_STATES:
         raise refusal
     which, *arrays = (
-        align_symbol(v, p, len(slots), len(layout.shape), context) for v, p in zip((chooser, *parts), where, strict=True)
+        align_symbol(v, p, len(slots), len(layout.shape), context)
+        for v, p in zip((chooser, *parts), where, strict=True)
     )
     result = arrays[-1]
     for k, array in zip(positions[:-1], arrays[:-1], strict=True):

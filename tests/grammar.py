@@ -709,15 +709,15 @@ def build(source: str) -> Built:
 
     def real(name, *shape):
         point[name] = rng.normal(size=shape)
-        return pm.Normal(name, 0, 1, shape=shape)
+        return pm.Flat(name, shape=shape)
 
     def positive(name, *shape):
         point[name] = rng.gamma(4.0, 0.25, size=shape)
-        return pm.Gamma(name, 2, 2, shape=shape)
+        return pm.HalfFlat(name, shape=shape)
 
     def unit(name, *shape):
         point[name] = rng.uniform(0.1, 0.9, size=shape)
-        return pm.Beta(name, 1, 1, shape=shape)
+        return pm.Uniform(name, shape=shape)
 
     def simplex(name, *shape):
         point[name] = rng.dirichlet(np.full(shape[-1], 2.0), size=shape[:-1])

@@ -535,6 +535,17 @@ def weights_by_observed_labels():
 
 
 @structure
+def impossible_states_at_some_places():
+    """A table without rows of its own, -inf in a state, that only some elements read."""
+    z, domains = labels(shape=4)
+    mu = means()
+    pm.Normal("y", mu[z[:-1]] + mu[z[1:]], 0.7, observed=Y[1:])
+    pm.Poisson("k", pm.Gamma("rate", 2, 1) * z[:2] * z[1:3], observed=np.array([1, 2]))
+    pm.Bernoulli("b", 1.0 * z[2], observed=1)
+    return domains
+
+
+@structure
 def set_subtensor():
     z, domains = labels()
     pm.Normal("y", means()[pt.set_subtensor(z[0], 1)], 0.7, observed=Y)

@@ -90,12 +90,20 @@ def scatter_rows(table: Variable, address: np.ndarray, n: int, context: Context)
     if rows == 1:
         if np.all(counts == counts[0]):
             return table if counts[0] == 1 else table * float(counts[0])
-        return table * context.symbol(Lifted((n,), data=counts.astype(float)))
+        return repeat_column(table, counts, context)
     if np.all(counts == 1):
         order = np.argsort(address, kind="stable")
         return table[..., context.symbol(Lifted(order.shape, data=order))]
     zeros = pt.zeros((*table.type.shape[:-1], n), dtype=table.type.dtype)
     return pt.inc_subtensor(zeros[..., context.symbol(Lifted(address.shape, data=address))], table)
+
+
+def repeat_column(table: Variable, counts: np.ndarray, context: Context) -> Variable:
+    """A table of one column, added up a number of times at each of n places (0 where never, even if it is -inf)."""
+    repeated = table * context.symbol(Lifted(counts.shape, data=counts.astype(float)))
+    if np.all(counts):
+        return repeated
+    return pt.switch(context.symbol(Lifted(counts.shape, data=counts > 0)), repeated, 0.0)
 
 
 def move_sources(sources: dict[int, np.ndarray], piece: Piece, address: np.ndarray) -> None:

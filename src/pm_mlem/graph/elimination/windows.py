@@ -23,6 +23,7 @@ from pm_mlem.graph.elimination.pieces import (
     Vector,
     View,
     move_sources,
+    repeat_column,
     select_rows,
     table_size,
 )
@@ -249,7 +250,7 @@ def on_grid(
     if table.type.shape[-1] == 1 and np.all(counts == 1):
         return table.dimshuffle(*range(table.type.ndim), "x")
     if table.type.shape[-1] == 1:
-        grid = table * context.symbol(Lifted((n * steps,), data=counts.astype(float)))
+        grid = repeat_column(table, counts, context)
     elif len(cells) == n * steps and np.array_equal(cells, np.arange(n * steps)):
         grid = table
     else:

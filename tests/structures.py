@@ -535,6 +535,17 @@ def weights_by_observed_labels():
 
 
 @structure
+def neighbours_of_a_plate_that_coincide():
+    """Each element of a reads two elements of b, some of them the same one twice."""
+    b, first = labels(shape=2, name="b")
+    P = pm.Dirichlet("P", np.ones((2, 2)), initval=np.array([[0.3, 0.7], [0.8, 0.2]]))
+    a = pm.Categorical("a", P[b], shape=2)
+    pm.Normal("y", means(2, 2)[a, b[1]], 0.7, observed=Y[:2])
+    pm.Normal("x", means(2, 2, name="m2")[b, b[::-1]], 0.7, observed=Y[2:4])
+    return first | {"a": ((2,), states(2))}
+
+
+@structure
 def impossible_states_at_some_places():
     """A table without rows of its own, -inf in a state, that only some elements read."""
     z, domains = labels(shape=4)

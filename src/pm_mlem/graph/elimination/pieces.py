@@ -10,6 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from pm_mlem.graph.factors import reduce_slots
 from pm_mlem.graph.lift import Context, Lifted
 
 LARGEST_TABLE = 2**26
@@ -104,6 +105,29 @@ def repeat_column(table: Variable, counts: np.ndarray, context: Context) -> Vari
     if np.all(counts):
         return repeated
     return pt.switch(context.symbol(Lifted(counts.shape, data=counts > 0)), repeated, 0.0)
+
+
+def split_twins(piece: Piece, context: Context) -> list[Piece]:
+    """Pieces without rows that read the same element through two views (their tables' diagonals)."""
+    n = len(piece.views)
+    pairs = [(piece.views[i], piece.views[j]) for j in range(n) for i in range(j)]
+    same = [(a.address == b.address) & (a.vector is b.vector) for a, b in pairs]
+    if not np.any(same):
+        return [piece]
+    kinds, kind_of_row = np.unique(
+        np.stack([*np.zeros((n, piece.rows)), *same]).astype(int), axis=1, return_inverse=True
+    )
+    result = []
+    for k in range(kinds.shape[1]):
+        chosen = np.flatnonzero(kind_of_row.ravel() == k)
+        table, kept = reduce_slots(select_rows(piece, chosen, context), [v.states for v in piece.views], kinds[:, k])
+        views = tuple(View(piece.views[i].vector, piece.views[i].address[chosen]) for i in kept)
+        moved = np.full(piece.rows, -1)
+        moved[chosen] = np.arange(len(chosen))
+        sources: dict[int, np.ndarray] = {}
+        move_sources(sources, piece, moved)
+        result.append(Piece(table, views, len(chosen), sources))
+    return result
 
 
 def move_sources(sources: dict[int, np.ndarray], piece: Piece, address: np.ndarray) -> None:

@@ -25,6 +25,7 @@ from pm_mlem.graph.elimination.pieces import (
     move_sources,
     repeat_column,
     select_rows,
+    split_twins,
     table_size,
 )
 from pm_mlem.graph.lift import Context, Lifted
@@ -187,7 +188,7 @@ def sum_out(line: Timeline, outside: list[View], pieces: Sequence[Piece], contex
         line.cost,
     )
     new = Piece(result, tuple(views), len(line.lengths), sources)
-    return [p for p in pieces if p not in chosen] + [new], step
+    return [p for p in pieces if p not in chosen] + split_twins(new, context), step
 
 
 def sum_constants(result: Variable, leading: Sequence[View], line: Timeline) -> tuple[list[View], Variable]:

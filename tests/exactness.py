@@ -51,7 +51,11 @@ def evaluate(built: Built) -> Found:
     probes = [p.input for p in tables.probes]
     posterior = gradients(probed, probes)
     whole = graph_replace([total, *evidence, probed, *posterior], densities, strict=False)
-    outputs = [*whole, *gradients(whole[0], theta), *[d.array for d in tables.derived], *tables.guards]
+    known = {}
+    for array, slope in zip(densities.values(), whole[1 : 1 + len(densities)], strict=True):
+        known[array] = known[array] + slope if array in known else slope
+    slopes = grad(None, theta, known_grads=known, disconnected_inputs="ignore") if theta else []
+    outputs = [*whole, *slopes, *[d.array for d in tables.derived], *tables.guards]
     inputs = [*theta, *probes, *[v for v, _ in tables.data]]
     run = function(inputs, outputs, mode=Mode("py", None), on_unused_input="ignore")
     point = [np.asarray(built.parameters[v.name], dtype=float) for v in theta]

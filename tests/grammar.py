@@ -86,17 +86,17 @@ class Writer:
         return name
 
     def noise(self, shape: Shape) -> str:
-        return self.maybe_data(f"noise({self.seed()}, {shape})")
+        return self.maybe_data(f"noise({self.seed()}, {shape})", shape)
 
     def indices(self, shape: Shape, high: int) -> str:
         """An index array."""
         if np.prod(shape) > 8:
-            return self.maybe_data(f"counts({self.seed()}, {shape}, {high})")
-        return self.maybe_data(f"np.array({self.array(shape, high).tolist()})")
+            return self.maybe_data(f"counts({self.seed()}, {shape}, {high})", shape)
+        return self.maybe_data(f"np.array({self.array(shape, high).tolist()})", shape)
 
-    def maybe_data(self, array: str) -> str:
-        """A constant, or ``pm.Data``, whose length may change."""
-        if not self.flag(8):
+    def maybe_data(self, array: str, shape: Shape) -> str:
+        """A constant, or ``pm.Data``, whose length may change (PyMC does not broadcast it where it is 1)."""
+        if 1 in shape or not self.flag(8):
             return array
         name = self.name("x")
         self.write(f"{name} = pm.Data({name!r}, {array})")

@@ -806,6 +806,16 @@ def factorial_hidden_markov():
 
 
 @structure
+def chains_that_one_label_makes_impossible():
+    """Given on = 0 no sequence of states can produce the counts."""
+    on = pm.Bernoulli("on", pm.Beta("p", 2, 2))
+    z, domains = labels(shape=4)
+    pm.Potential("steps", pt.log(transition())[z[:-1], z[1:]])
+    pm.Poisson("y", pm.Gamma("rate", 2, 1) * (1 + z) * on, observed=np.array([1, 2, 0, 1]))
+    return domains | {"on": ((), states(2))}
+
+
+@structure
 def tree():
     P = transition()
     parent = np.array([0, 0, 1, 1, 2])

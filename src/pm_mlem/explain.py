@@ -64,13 +64,11 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
         As :func:`pm_mlem.fit`.
     """
     from pm_mlem.fit import current_model
-    from pm_mlem.graph.structure import analyse
-    from pm_mlem.graph.tabulate import tabulate
+    from pm_mlem.graph.tabulate import read
 
     model = current_model(model)
-    structure = analyse(model, latents=latents or ())
-    tables = tabulate(structure, with_prior=False)
-    plan = Plan(tuple(roles(model, structure)), tuple(map(describe, tables.elimination.steps)),
+    tables = read(model, with_prior=False, latents=latents or ())
+    plan = Plan(tuple(roles(model, tables.structure)), tuple(map(describe, tables.elimination.steps)),
                 sum(step.cost for step in tables.elimination.steps), dict(tables.skipped))  # fmt: skip
     print(plan)
     return plan

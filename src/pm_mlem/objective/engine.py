@@ -13,8 +13,7 @@ import numpy as np
 import pymc as pm
 from pytensor.compile.sharedvalue import SharedVariable
 
-from pm_mlem.graph.structure import analyse
-from pm_mlem.graph.tabulate import check_informed, tabulate
+from pm_mlem.graph.tabulate import check_informed, read
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
@@ -63,15 +62,14 @@ def engine_for(
 
 
 def build_engine(model, estimator, *, latents, fixed, backend) -> Engine:
-    structure = analyse(model, latents=latents, fixed=fixed)
-    tables = tabulate(structure, with_prior=estimator == "map")
+    tables = read(model, with_prior=estimator == "map", latents=latents, fixed=fixed)
     if estimator == "mle":
         check_informed(tables)
     try:
-        return Engine(build_objective(structure, tables, estimator, backend))
+        return Engine(build_objective(tables, estimator, backend))
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(structure, tables, estimator, "numba"), note)
+        return Engine(build_objective(tables, estimator, "numba"), note)
 
 
 def fixed_key(fixed: Mapping[str, object]) -> tuple:

@@ -55,7 +55,9 @@ class Factor:
         return self.rows != 1 and self.table.type.shape[-1] == 1
 
 
-def factorize(term: str, term_index: int, density: Lifted, vectors: Sequence[LatentVector], context: Context) -> list[Factor]:
+def factorize(
+    term: str, term_index: int, density: Lifted, vectors: Sequence[LatentVector], context: Context
+) -> list[Factor]:
     """The factors of one lifted term: rows flattened, split by the latents that they read."""
     density = used_slots(density, context)
     if density.slots:

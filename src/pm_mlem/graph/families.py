@@ -12,12 +12,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.lift import Context, Lifted, Slot
 from pm_mlem.graph.lift.core import arrange, as_lifted
 
-SMALLEST_FAMILY = 6
+SMALLEST_FAMILY = 4
 MOST_LEAVES = 200
 MEMBERS = -(2**31)
 """Lower bound of the states of the slot that stands for the members: no latent shares it."""
@@ -129,10 +129,8 @@ class TemplateContext(Context):
         """A latent of the template: numbers of its own that :meth:`unfold` translates."""
         [slot] = values[0].slots
         addresses = np.stack([v.slots[0].address.ravel() for v in values])
-        for start, known in self.numbered():
-            if np.array_equal(known, addresses):
-                break
-        else:
+        start = next((s for s, known in self.numbered() if np.array_equal(known, addresses)), None)
+        if start is None:
             start = self.first_own + sum(a.shape[1] for a in self.addresses)
             self.addresses.append(addresses)
         own = start + np.arange(addresses.shape[1]).reshape(slot.address.shape)

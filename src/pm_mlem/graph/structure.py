@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -25,7 +26,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density
-from pm_mlem.graph.domains import domain
+from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
 
@@ -66,6 +67,8 @@ class Latent:
     states_dim: str | None
     """The model's dimension of the state probabilities, whose labels name the states."""
     joined: tuple[int, ...] = ()
+    cut: bool = False
+    """Whether it has more states, without end, than are enumerated."""
 
     @property
     def joint_states(self) -> int:
@@ -154,6 +157,7 @@ def analyse(
     latents: Sequence[str] = (),
     fixed: Mapping[str, object] | None = None,
     joined: Mapping[str, tuple[int, ...]] | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -163,6 +167,7 @@ def analyse(
     latents : names of continuous free variables to integrate out
     fixed : values (constrained space) of free variables that are not estimated
     joined : for each latent the axes whose entries are enumerated jointly
+    bounds : for latent counts without an upper bound the largest state that is enumerated
 
     Raises
     ------
@@ -174,7 +179,7 @@ def analyse(
     check_names(model, latents, "latents")
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, dict(fixed or {}), dict(joined or {}))
+    builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
     for rv in model.basic_RVs:
         builder.add(rv)
     return builder.finish()
@@ -218,8 +223,14 @@ def check_supported(model: pm.Model, latents: Sequence[str]) -> None:
 class Builder:
     """Collects the roles, variable by variable in the order of declaration (parents first)."""
 
-    def __init__(self, model: pm.Model, fixed: dict[str, object], joined: dict[str, tuple[int, ...]]):
-        self.model, self.fixed_values, self.joined = model, fixed, joined
+    def __init__(
+        self,
+        model: pm.Model,
+        fixed: dict[str, object],
+        joined: dict[str, tuple[int, ...]],
+        bounds: dict[str, int],
+    ):
+        self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
         self.stand_ins: dict[Variable, Variable] = {}
@@ -258,14 +269,26 @@ class Builder:
             self.add_fixed(rv)
             return
         shape = self.shape(rv)
-        with named(rv.name):
-            lower, states = domain(rv.owner.op, rv, self.context)
+        lower = unbounded_from(rv.owner.op)
+        if lower is None:
+            with named(rv.name):
+                lower, states = domain(rv.owner.op, rv, self.context)
+        else:
+            states = self.bounds.get(rv.name, self.first_bound) + 1 - lower
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
-        joined = self.joined.get(rv.name, ())
+        joined, cut = self.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
         self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv), joined)
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv), joined, cut)
         self.n_elements += item.n_elements
         self.latents.append(item)
+
+    @cached_property
+    def first_bound(self) -> int:
+        """Where the enumeration of counts without an upper bound ends at first: well above the counts observed."""
+        values = [self.context.lift(self.model.rvs_to_values[rv]).data for rv in self.observed]
+        return 31 + 2 * max(
+            (int(v.max()) for v in values if v is not None and v.size and v.dtype.kind == "i"), default=0
+        )
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pymc as pm
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
@@ -14,39 +13,11 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
 from pm_mlem.graph.factors import Factor, factorize
 from pm_mlem.graph.families import context_of, unfold
-from pm_mlem.graph.joint import Joined, widen
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.parts import lift_parts
 from pm_mlem.graph.sites import find_sites
-from pm_mlem.graph.structure import LatentVector, ModelStructure, Parameter, Term, analyse, named
+from pm_mlem.graph.structure import LatentVector, ModelStructure, Parameter, Term, named
 from pm_mlem.graph.tables import DensityTerm, DerivedValue, ModelTables, Probe
-
-
-def read(
-    model: pm.Model,
-    *,
-    with_prior: bool,
-    latents: Sequence[str] = (),
-    fixed: Mapping[str, object] | None = None,
-) -> ModelTables:
-    """The tables of a model; entries of a latent that an operation mixes are enumerated jointly.
-
-    Parameters
-    ----------
-    model, latents, fixed : as in :func:`~pm_mlem.graph.structure.analyse`
-    with_prior : as in :func:`tabulate`
-
-    Raises
-    ------
-    ValueError, UnsupportedModelError
-    """
-    joined: Joined = {}
-    while True:
-        structure = analyse(model, latents=latents, fixed=fixed, joined=joined)
-        try:
-            return tabulate(structure, with_prior=with_prior)
-        except UnsupportedModelError as error:
-            joined = widen(structure, joined, error)
 
 
 def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
@@ -122,7 +93,7 @@ def add_probes(
     derived: Sequence[DerivedValue],
     context: Context,
 ) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
-    """Zero tables for every vector of latents and for every Deterministic that reads one, and the sum that includes them.
+    """Zero tables for every vector of latents and every Deterministic that reads one, and the sum that includes them.
 
     Returns the probes, the elimination of all factors and probes together, and name -> reason for the
     Deterministics whose posterior mean couples latents in a way that cannot be summed out.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.distribution import PartialObservedRV
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
@@ -20,6 +21,7 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density
 from pm_mlem.graph.domains import domain
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
 PLAIN = Mode("py", None)
@@ -43,7 +45,10 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model."""
+    """A discrete free variable, or the hidden component of the mixture ``mixture`` (an observed variable).
+
+    Its elements are numbered from ``base`` across all latents of the model.
+    """
 
     name: str
     rv: Variable
@@ -53,6 +58,7 @@ class Latent:
     base: int
     states_dim: str | None
     """The model's dimension of the state probabilities, whose labels name the states."""
+    mixture: str | None = None
 
     @property
     def n_elements(self) -> int:
@@ -61,13 +67,21 @@ class Latent:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand of the log-density: a variable's element-wise log-density, or a Potential."""
+    """One summand of the log-density: a variable's element-wise log-density, or a Potential.
+
+    Attributes
+    ----------
+    name : the variable it belongs to (a mixture has several terms)
+    rv, value : the distribution and where it is evaluated; the density may be -inf where that of ``rv`` is not
+    only : a latent (an array like the density) and a state; the term counts where the latent has that state
+    """
 
     name: str
     kind: TermKind
     density: Variable
     rv: Variable | None
     value: Lifted | None
+    only: tuple[Variable, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +111,7 @@ class ModelStructure:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        return tuple(t.name for t in self.terms if t.kind == "observed")
+        return tuple(dict.fromkeys(t.name for t in self.terms if t.kind == "observed"))
 
 
 def analyse(
@@ -178,6 +192,8 @@ class Builder:
         self.fixed: dict[str, np.ndarray] = {}
         self.dropped: list[str] = []
         self.values: dict[Variable, Variable] = {}
+        self.mixtures: dict[Variable, HiddenMixture] = {}
+        self.dims = dict(model.named_vars_to_dims)
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
@@ -200,9 +216,26 @@ class Builder:
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         check_data(rv.name, data.data)
+        self.add_component(rv, value)
         self.register(rv, value, data)
 
-    def add_latent(self, rv: Variable) -> None:
+    def add_component(self, rv: Variable, value: Variable) -> None:
+        """The hidden component of a mixture. Where that cannot be had, the mixture keeps its own density."""
+        name = component_name(rv)
+        if name in self.model.named_vars:
+            return
+        try:
+            found = take_apart(rv, value, self.n_elements, self.context, self.stand_ins)
+        except Refusal:
+            return
+        if found is not None:
+            self.mixtures[rv] = found
+            dims = self.dims.get(name.removesuffix("_component"))
+            if dims is not None:
+                self.dims[name] = dims[: found.component.type.ndim]
+            self.add_latent(found.component, mixture=rv.name)
+
+    def add_latent(self, rv: Variable, mixture: str | None = None) -> None:
         if rv.name in self.fixed_values:
             self.add_fixed(rv)
             return
@@ -211,7 +244,7 @@ class Builder:
             lower, states = domain(rv.owner.op, rv, self.context)
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         self.register(rv, value, latent(lower, states, shape, self.n_elements))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv))
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv), mixture)
         self.n_elements += item.n_elements
         self.latents.append(item)
 
@@ -258,6 +291,9 @@ class Builder:
         latent_rvs = {item.rv for item in self.latents}
         for rv, value in self.values.items():
             kind: TermKind = "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
+            if rv in self.mixtures:
+                terms += self.emission_terms(rv)
+                continue
             term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
             (priors if kind == "prior" else terms).append(term)
         for potential in self.model.potentials:
@@ -271,10 +307,17 @@ class Builder:
             tuple(self.dropped),
             self.leaves,
             tuple(self.model.deterministics),
-            dict(self.model.named_vars_to_dims),
+            self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
         )
+
+    def emission_terms(self, rv: Variable) -> Iterator[Term]:
+        """The densities of a mixture's components."""
+        mixture = self.mixtures[rv]
+        for e in mixture.emissions:
+            only = None if e.state is None else (mixture.read, e.state)
+            yield Term(rv.name, "observed", e.density, e.rv, self.context.lift(e.value), only)
 
 
 def states_dim(model: pm.Model, rv: Variable) -> str | None:
@@ -294,15 +337,19 @@ def input_shape(variable: Variable):
 
 
 def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
-    """A continuous entry that PyMC split off masked data and that nothing else depends on: it integrates to one."""
+    """An entry that PyMC split off masked data and that nothing else depends on: it integrates to one.
+
+    Discrete entries whose states can be listed are latents instead.
+    """
     if not rv.name.endswith("_unobserved") or rv in model.observed_RVs:
         return False
     base = rv.name.removesuffix("_unobserved")
     if f"{base}_observed" not in model.named_vars or base not in model.named_vars:
         return False
-    if rv.type.dtype.startswith(("int", "uint", "bool")):
+    split = isinstance(rv.owner.op, PartialObservedRV) and not rv.owner.op.ndim_supp
+    if rv.type.dtype.startswith(("int", "uint", "bool")) and not split:
         return False
-    if len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
+    if not split and len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
         raise UnsupportedModelError(
             f"The missing entries '{rv.name}' are correlated with the observed ones; they have to be integrated out: "
             f"pass latents=['{rv.name}']."

@@ -11,7 +11,7 @@ from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
-from pm_mlem.graph.factors import Factor, factorize
+from pm_mlem.graph.factors import Factor, factorize, only_at
 from pm_mlem.graph.lift import Context, Lifted, Refusal
 from pm_mlem.graph.parts import lift_parts
 from pm_mlem.graph.sites import find_sites
@@ -28,10 +28,12 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     densities, factors = [], []
     for term in structure.terms:
         with named(term.name):
-            parts = lift_parts(term.density, context)
+            parts = [context.lift(term.density)] if term.only else lift_parts(term.density, context)
             for lifted in parts:
                 density = density_term(term, lifted, len(densities), len(parts) == 1, context)
                 stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
+                if term.only:
+                    stand_in = only_at(stand_in, context.lift(term.only[0]), term.only[1], context)
                 factors += factorize(term.name, len(densities), stand_in, structure.latents, context)
                 densities.append(density)
     guards = tuple(context.guards)

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.lift import Context, Lifted, Slot
-from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.lift.core import align, align_symbol, broadcast_slots, materialize
 from pm_mlem.graph.structure import LatentVector
 
 
@@ -72,6 +73,14 @@ def factorize(
         Factor(term, term_index, table, views, len(chosen), entries[chosen])
         for table, views, chosen in split_rows(flat, rows, vectors, context)
     ]
+
+
+def only_at(value: Lifted, latent: Lifted, state: int, context: Context) -> Lifted:
+    """The value where a latent (an array of the same shape) has one state, 0 where it has another."""
+    slots, positions = broadcast_slots([value, latent], value.ndim)
+    array = align_symbol(value, positions[0], len(slots), value.ndim, context)
+    chosen = align(Lifted(latent.shape, latent.slots, data=latent.data == state), positions[1], len(slots), value.ndim)
+    return Lifted(value.shape, tuple(slots), symbol=pt.switch(context.inline(chosen), array, 0.0))
 
 
 def used_slots(value: Lifted, context: Context) -> Lifted:

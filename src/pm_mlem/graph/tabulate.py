@@ -11,7 +11,7 @@ from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
-from pm_mlem.graph.factors import Factor, factorize
+from pm_mlem.graph.factors import Factor, factorize, only_at
 from pm_mlem.graph.families import context_of, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.parts import lift_parts
@@ -30,10 +30,13 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     for term in structure.terms:
         with named(term.name):
             own = context_of(term.family, context)
-            parts = [unfold(part, term.family, context) for part in lift_parts(term.density, own)]
-            for lifted in parts:
+            parts = [own.lift(term.density)] if term.only else lift_parts(term.density, own)
+            for part in parts:
+                lifted = unfold(part, term.family, context)
                 density = density_term(term, lifted, len(densities), len(parts) == 1, context)
                 stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
+                if term.only:
+                    stand_in = only_at(stand_in, context.lift(term.only[0]), term.only[1], context)
                 factors += factorize(term.name, len(densities), stand_in, structure.vectors, context)
                 densities.append(density)
     guards = tuple(context.guards)

@@ -7,7 +7,8 @@ that holds for latents holds for it: posterior probabilities, EM, closed-form up
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,19 @@ class HiddenMixture:
     read: Variable
     emissions: tuple[Emission, ...]
 
+    def where(self, seen: Variable) -> HiddenMixture:
+        """Only the entries of a mask."""
+        emissions = [Emission(e.density[seen], None, e.value[seen], e.state) for e in self.emissions]
+        return HiddenMixture(self.component, self.component[seen], tuple(emissions))
+
+    def holds(self, context: Context) -> bool:
+        """Whether every density is a table over the observations and the states of latents."""
+        try:
+            shapes = {context.lift(e.density).shape for e in self.emissions}
+        except Refusal:
+            return False
+        return shapes == {context.lift(self.read).shape}
+
 
 def component_name(rv: Variable) -> str:
     """What the hidden component of an observed variable is called."""
@@ -81,50 +95,51 @@ def take_apart(
     Refusal
         The mixture cannot be taken apart; it still has its own log-density.
     """
-    mixture, seen = rv, None
-    if isinstance(rv.owner.op, PartialObservedRV):
-        mixture, mask = rv.owner.inputs
-        seen = ~mask
+    mixture, value, seen = whole(rv, value)
     if mixture.owner is None or not isinstance(mixture.owner.op, MixtureRV | _HurdleRV):
         return None
-    if seen is not None and mixture.owner.op.ndim_supp:
-        return None
-    everywhere = value if seen is None else complete(value, seen)
     rng, weights, *components = mixture.owner.inputs
-    shape = context.lift(everywhere).shape
+    shape = context.lift(value).shape
     shape = shape[: len(shape) - mixture.owner.op.ndim_supp]
     states = context.lift(weights).shape[-1]
     if weights.type.ndim - 1 > len(shape) or len(components) not in (1, states):
         raise Refusal("the weights of the mixture do not fit its components")
-    _, component = categorical(weights, size=shape, rng=rng, return_next_rng=True)
+    component = categorical.make_node(rng, shape, weights).outputs[1]
     component.name = component_name(rv)
     context = Context({**context.leaves, component: latent(0, states, shape, base)})
+    for emissions in ways(mixture, component, value, context, stand_ins):
+        found = HiddenMixture(component, component, emissions)
+        found = found if seen is None else found.where(seen)
+        if found.holds(context):
+            return found
+    raise Refusal("the density of a component is not a table over observations and latents")
 
-    def restricted(emissions: Sequence[Emission]) -> tuple[Emission, ...]:
-        """Only the entries that were observed; all of them checked."""
-        if seen is not None:
-            emissions = [Emission(e.density[seen], None, value, e.state) for e in emissions]
-        for emission in emissions:
-            if context.lift(emission.density).shape != context.lift(read).shape:
-                raise Refusal("the density of a component does not have the shape of the observations")
-        return tuple(emissions)
 
-    read = component if seen is None else component[seen]
+def whole(rv: Variable, value: Variable) -> tuple[Variable, Variable, Variable | None]:
+    """A variable and its data without a mask, and which entries were observed (None: all)."""
+    if not isinstance(rv.owner.op, PartialObservedRV) or rv.owner.op.ndim_supp:
+        return rv, value, None
+    complete_rv, mask = rv.owner.inputs
+    return complete_rv, complete(value, ~mask), ~mask
+
+
+def ways(
+    mixture: Variable, component: Variable, value: Variable, context: Context, stand_ins: Mapping[Variable, Variable]
+) -> Iterator[tuple[Emission, ...]]:
+    """The densities of the components, the best way first."""
+    _, weights, *components = mixture.owner.inputs
     if isinstance(mixture.owner.op, _HurdleRV):
-        return HiddenMixture(component, read, restricted(hurdle(components[1], everywhere, stand_ins)))
-    if len(components) > 1:
-        found = [Emission(log_density(c, everywhere, stand_ins), c, value, k) for k, c in enumerate(components)]
-        return HiddenMixture(component, read, restricted(found))
-    try:
-        return HiddenMixture(
-            component, read, restricted([of_batch(components[0], component, everywhere, context, stand_ins)])
-        )
-    except Refusal:  # what reads other latents component by component
-        found = [of_batch(components[0], k, everywhere, context, stand_ins) for k in range(states)]
-        return HiddenMixture(component, read, restricted(found))
+        yield hurdle(components[1], value, stand_ins)
+    elif len(components) > 1:
+        yield tuple(Emission(log_density(c, value, stand_ins), c, value, k) for k, c in enumerate(components))
+    else:
+        with suppress(Refusal):  # where other latents are read component by component
+            yield (of_batch(components[0], component, value, context, stand_ins),)
+        states = context.lift(weights).shape[-1]
+        yield tuple(of_batch(components[0], k, value, context, stand_ins) for k in range(states))
 
 
-def hurdle(positive: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> list[Emission]:
+def hurdle(positive: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> tuple[Emission, ...]:
     """Zeros are one component, all other values the other."""
     zero = pt.eq(value, 0)
     elsewhere = pt.switch(zero, 1.0, value)
@@ -135,10 +150,10 @@ def hurdle(positive: Variable, value: Variable, stand_ins: Mapping[Variable, Var
         density = log_density(counts, elsewhere, stand_ins) - pt.log1mexp(at_zero)
     else:
         density = log_density(positive, elsewhere, stand_ins)
-    return [
+    return (
         Emission(pt.switch(zero, 0.0, -np.inf), None, value, 0),
         Emission(pt.switch(zero, -np.inf, density), positive, elsewhere, 1),
-    ]
+    )
 
 
 def of_batch(

@@ -192,8 +192,12 @@ def analyse(
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
     builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
-    for rv in model.basic_RVs:
+    for rv in model.observed_RVs:  # first: distributions of latents may read them
+        builder.add_observed(rv)
+    for rv in model.free_RVs:
         builder.add(rv)
+    for rv in model.observed_RVs:
+        builder.add_component(rv)
     return builder.finish()
 
 
@@ -257,9 +261,7 @@ class Builder:
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
-        if rv in self.observed:
-            self.add_observed(rv)
-        elif is_missing_leaf(self.model, rv):
+        if is_missing_leaf(self.model, rv):
             self.dropped.append(rv.name)
         elif rv.type.dtype.startswith(("int", "uint", "bool")):
             self.add_latent(rv)
@@ -276,16 +278,15 @@ class Builder:
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         check_data(rv.name, data.data)
-        self.add_component(rv, value)
         self.register(rv, value, data)
 
-    def add_component(self, rv: Variable, value: Variable) -> None:
+    def add_component(self, rv: Variable) -> None:
         """The hidden component of a mixture. Where that cannot be had, the mixture keeps its own density."""
         name = component_name(rv)
         if name in self.model.named_vars:
             return
         try:
-            found = take_apart(rv, value, self.n_elements, self.context, self.stand_ins)
+            found = take_apart(rv, self.values[rv], self.n_elements, self.context, self.stand_ins)
         except Refusal:
             return
         if found is not None:
@@ -361,9 +362,11 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
-        priors = [self.term([rv]) for rv in self.values if self.kind(rv) == "prior"]
-        mixtures = [rv for rv in self.values if rv in self.mixtures]
-        rest = [rv for rv in self.values if self.kind(rv) != "prior" and rv not in self.mixtures]
+        declared = [rv for rv in self.model.basic_RVs if rv in self.values]
+        declared += [item.rv for item in self.latents if item.mixture is not None]
+        priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
+        mixtures = [rv for rv in declared if rv in self.mixtures]
+        rest = [rv for rv in declared if self.kind(rv) != "prior" and rv not in self.mixtures]
         rest += self.model.potentials
         signatures = Signatures(self.leaf)
         found = [self.signature(v, signatures) for v in rest]

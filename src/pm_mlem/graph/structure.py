@@ -26,7 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.densities import log_density
+from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
@@ -110,6 +110,7 @@ class Term:
     name : the variable it belongs to (a mixture has several terms)
     rv, value : the distribution and where it is evaluated; the density may be -inf where that of ``rv`` is not
     only : a latent (an array like the density) and a state; the term counts where the latent has that state
+    scale : how often each observation counts (``total_size`` over their number)
     """
 
     name: str
@@ -119,6 +120,7 @@ class Term:
     value: Lifted | None
     family: Family | None = None
     only: tuple[Variable, int] | None = None
+    scale: float = 1.0
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -274,7 +276,13 @@ class Builder:
 
     def add_observed(self, rv: Variable) -> None:
         value = self.model.rvs_to_values[rv]
-        data = self.context.lift(value)
+        try:
+            data = self.context.lift(value)
+        except Refusal as refusal:
+            raise UnsupportedModelError(
+                f"The observed data of '{rv.name}' are no constants ({refusal.reason}). Pass the data themselves, not "
+                "a pm.Minibatch or a random draw of them."
+            ) from refusal
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         check_data(rv.name, data.data)
@@ -286,11 +294,12 @@ class Builder:
         if name in self.model.named_vars:
             return
         try:
-            found = take_apart(rv, self.values[rv], self.n_elements, self.context, self.stand_ins)
+            found = take_apart(unscaled(rv), self.values[rv], self.n_elements, self.context, self.stand_ins)
         except Refusal:
             return
         if found is not None:
             self.mixtures[rv] = found
+            found.component.name = name
             dims = self.dims.get(name.removesuffix("_component"))
             if dims is not None:
                 self.dims[name] = dims[: found.component.type.ndim]
@@ -396,7 +405,8 @@ class Builder:
         mixture = self.mixtures[rv]
         for e in mixture.emissions:
             only = None if e.state is None else (mixture.read, e.state)
-            yield Term(rv.name, "observed", e.density, e.rv, self.context.lift(e.value), None, only)
+            value = self.context.lift(e.value)
+            yield Term(rv.name, "observed", e.density, e.rv, value, None, only, self.scale(rv))
 
     def kind(self, variable: Variable) -> TermKind:
         if variable not in self.values:
@@ -426,6 +436,8 @@ class Builder:
         kind = self.kind(variable)
         if kind == "potential":
             return signatures.of_inputs([variable], kind)
+        if unscaled(variable) is not variable:
+            return ("by itself", variable), ()
         key, leaves = signatures.of_inputs(variable.owner.inputs, kind, variable.owner.op, self.leaf(variable))
         return key, (variable, self.values[variable], *leaves)
 
@@ -438,10 +450,19 @@ class Builder:
         kind = self.kind(template)
         if kind == "potential":
             return Term(template.name, kind, template, None, None, family)
-        density = log_density(template, self.values[template], self.stand_ins)
+        base = unscaled(template)
+        density = log_density(base, self.values[template], self.stand_ins)
         own = context_of(family, self.context)
         value = unfold(own.lift(self.values[template]), family, self.context)
-        return Term(template.name, kind, density, template, value, family)
+        return Term(template.name, kind, density, base, value, family, scale=self.scale(template))
+
+    def scale(self, rv: Variable) -> float:
+        """How often each observation counts."""
+        if unscaled(rv) is rv:
+            return 1.0
+        lengths = self.leaves[rv].shape
+        totals = [v.data for v in rv.owner.inputs[1:]]
+        return float(math.prod(t / n for t, n in zip(totals, lengths, strict=True) if t is not None))
 
     def links(self, term: Term) -> Iterator[list[str]]:
         """Latents that play the same part in the members of a family."""

@@ -23,7 +23,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.densities import log_density
+from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.lift import Lifted
 from pm_mlem.graph.structure import PLAIN, ModelStructure
 from pm_mlem.graph.tables import DensityTerm, ModelTables
@@ -203,7 +203,7 @@ def term_checks(tables: ModelTables) -> Callable[[Point, Sequence[np.ndarray]], 
             continue
         expected += [(name, density) for name, density in member_densities(term, structure)]
     mixtures = [rv for rv in structure.stand_ins if rv.name in {item.mixture for item in structure.latents}]
-    own = [log_density(rv, structure.stand_ins[rv], structure.stand_ins) for rv in mixtures]
+    own = [log_density(unscaled(rv), structure.stand_ins[rv], structure.stand_ins) for rv in mixtures]
     inputs = {
         v: rv
         for rv, value in structure.stand_ins.items()

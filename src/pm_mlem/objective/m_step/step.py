@@ -18,9 +18,9 @@ from pm_mlem.objective.m_step.recognise import (
 )
 from pm_mlem.objective.objective import Objective, product
 
-SMALLEST_PROBABILITY = 1e-300
+SMALLEST_PROBABILITY = 1e-100
 LARGEST_PROBABILITY = 1 - 2.0**-53
-"""Keep the unconstrained coordinates of vanishing probabilities finite."""
+"""Keep the unconstrained coordinates of vanishing probabilities finite, and the squares of these positive."""
 
 
 def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:

@@ -498,6 +498,11 @@ def states_dim(model: pm.Model, rv: Variable) -> str | None:
     return dims[-1] if dims else None
 
 
+def distribution_name(rv: Variable) -> str:
+    """The name of a variable's distribution, as a user knows it."""
+    return type(unscaled(rv).owner.op).__name__.removesuffix("RV").lstrip("_")
+
+
 def input_shape(variable: Variable):
     shape = getattr(variable.type, "shape", None)
     return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))

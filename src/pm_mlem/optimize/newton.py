@@ -8,7 +8,6 @@ import numpy as np
 
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
-
 NEXT_TO_NOTHING = 1e-11
 """A gain, relative to the objective, that is lost in rounding."""
 

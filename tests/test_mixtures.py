@@ -598,3 +598,34 @@ def test_free_mixture_stays_a_parameter():
     fit = mlem.fit(model, progressbar=False)
     assert not fit.latent_probabilities.data_vars
     assert fit.estimates["level"].item() == pytest.approx(WAITS.mean(), abs=1e-5)
+
+
+def test_masked_mixture_keeps_its_dims():
+    missing = np.arange(ROWS) % 10 == 0
+    with pm.Model(coords={"day": np.arange(ROWS)}) as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyMC announces imputation
+        psi, rate = pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1)
+        pm.ZeroInflatedPoisson("y", psi, rate, observed=np.ma.masked_array(VISITS, missing), dims="day")
+    fit = mlem.fit(model, progressbar=False)
+    with pm.Model() as complete:
+        pm.ZeroInflatedPoisson("y", pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1), observed=VISITS[~missing])
+    assert fit.log_likelihood == pytest.approx(mlem.fit(complete, progressbar=False).log_likelihood, abs=1e-7)
+    probabilities = fit.latent_probabilities["y_component"]
+    assert probabilities.dims == ("day", "y_component_state")
+    np.testing.assert_allclose(probabilities.values[missing][:, 1], fit.estimates["psi"], atol=1e-8)
+
+
+def test_weights_that_do_not_fit_keep_the_density_of_pymc():
+    with pm.Model() as model:
+        pm.Mixture("y", [1.0], pm.Normal.dist(pm.Normal("mu", shape=2), 1.0), observed=Y)
+    structure = engine_for(model, "mle").objective.tables.structure
+    assert not structure.latents
+
+
+def test_callback_backend():
+    with pm.Model() as model:
+        zip_with_two_proportions()
+    fits = [
+        mlem.fit(model, method="em", starts=2, random_seed=0, backend=b, progressbar=False) for b in ("jax", "numba")
+    ]
+    assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-8)

@@ -629,3 +629,20 @@ def test_callback_backend():
         mlem.fit(model, method="em", starts=2, random_seed=0, backend=b, progressbar=False) for b in ("jax", "numba")
     ]
     assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-8)
+
+
+def test_em_reaches_probabilities_at_the_border():
+    """An item that one class never answers: the estimate is 0, the other estimates must not stand still."""
+    rng = np.random.default_rng(4)
+    known = rng.random(150) < 0.5
+    items = rng.random((150, 4)) < np.where(known[:, None], [0.9, 0.8, 0.7, 0.8], [0.0, 0.2, 0.1, 0.3])
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        q = pm.Beta("q", 1, 1, shape=(2, 4), initval=np.array([[0.3] * 4, [0.7] * 4]))
+        z = pm.Categorical("z", w, shape=150)
+        pm.Bernoulli("answer", q[z], observed=items.astype(int))
+    em = mlem.fit(model, method="em", random_seed=0, starts=1, progressbar=False)
+    auto = mlem.fit(model, random_seed=0, starts=4, progressbar=False)
+    assert em.converged
+    assert em.log_likelihood == pytest.approx(auto.log_likelihood, abs=1e-5)
+    assert 0 < em.estimates["q"].values.min() < 1e-4

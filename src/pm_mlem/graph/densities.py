@@ -14,6 +14,7 @@ import pytensor.tensor as pt
 from pymc.distributions.distribution import PartialObservedRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import logp
+from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
@@ -54,6 +55,11 @@ def complete(value: Variable, seen: Variable) -> Variable:
     """An array with the observed values at their places, and one of them wherever nothing was observed."""
     filled = pt.full(seen.shape, value[0], dtype=value.type.dtype)
     return pt.set_subtensor(filled[seen], value)
+
+
+def unscaled(rv: Variable) -> Variable:
+    """A variable without the factor that ``total_size=`` gives to its log-density."""
+    return rv.owner.inputs[0] if isinstance(rv.owner.op, MinibatchRandomVariable) else rv
 
 
 def derived_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:

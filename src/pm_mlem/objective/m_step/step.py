@@ -18,8 +18,8 @@ from pm_mlem.objective.m_step.recognise import (
 )
 from pm_mlem.objective.objective import Objective, product
 
-SMALLEST_PROBABILITY = 1e-300
-"""Keeps the unconstrained coordinates of a vanishing probability finite."""
+SMALLEST_PROBABILITY = 1e-100
+"""Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
 BORDER = 1e-12
 """As close as a probability of two outcomes is brought to 0 or 1."""
 

@@ -12,6 +12,7 @@ from pytensor.compile.mode import Mode
 from pytensor.graph.replace import clone_replace
 from scipy.special import logsumexp
 
+import pm_mlem as mlem
 from brute_force import enumerate_latents
 from pm_mlem.objective.engine import engine_for
 
@@ -389,3 +390,259 @@ def test_component_is_a_latent(name):
     unit = np.ones(engine.objective.n_units)
     value = float(engine.objective.log_likelihood(u, unit, engine.objective.data))
     assert value == pytest.approx(total, abs=1e-6 if name in SINGLE else 1e-8)
+
+
+# --- fits -------------------------------------------------------------------------------------------------
+
+ROWS = 120
+COVARIATE = RNG.normal(size=ROWS)
+LOW = RNG.random(ROWS) < 0.4
+WAITS = np.where(LOW, RNG.normal(-2, 0.8, ROWS), RNG.normal(2, 1.2, ROWS))
+VISITS = np.where(LOW, 0, RNG.poisson(3.0, ROWS))
+OVERDISPERSED = np.where(LOW, 0, RNG.negative_binomial(2, 0.3, ROWS))
+HEADS = np.where(LOW, 0, RNG.binomial(9, 0.4, ROWS))
+SPENT = np.where(LOW, 0.0, RNG.lognormal(0.5, 0.7, ROWS))
+FITS = {}
+
+
+def fitted(function):
+    """Builders that return the parameters with a closed-form update under maximum likelihood, and under MAP."""
+    FITS[function.__name__] = function
+    return function
+
+
+@fitted
+def normal_components():
+    w = pm.Dirichlet("w", [2.0, 2.0])
+    mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3, shape=2)
+    pm.Mixture("y", w, [pm.Normal.dist(mu[k], sd[k]) for k in range(2)], observed=WAITS)
+    return {"w", "mu", "sd"}, {"w", "mu"}
+
+
+@fitted
+def weights_from_one_proportion():
+    p = pm.Beta("p", 2, 3)
+    mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3)
+    pm.NormalMixture("y", pt.stack([p, 1 - p]), mu, sd, observed=WAITS)
+    return {"p", "mu", "sd"}, {"p", "mu"}
+
+
+@fitted
+def written_out_with_one_proportion():
+    p = pm.Uniform("p", 0, 1)
+    mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3)
+    z = pm.Categorical("z", pt.stack([p, 1 - p]), shape=ROWS)
+    pm.Normal("y", mu[z], sd, observed=WAITS)
+    return {"p", "mu", "sd"}, {"p", "mu"}
+
+
+@fitted
+def bounded_proportion():
+    """A proportion that cannot take every value has no closed form."""
+    p = pm.Uniform("p", 0.05, 0.95)
+    pm.NormalMixture("y", pt.stack([p, 1 - p]), [-2.0, 2.0], 1.0, observed=WAITS)
+    return set(), set()
+
+
+@fitted
+def zip_with_two_proportions():
+    psi = pm.Beta("psi", 2, 2, shape=2)
+    pm.ZeroInflatedPoisson("y", psi[(COVARIATE > 0).astype(int)], pm.Gamma("rate", 2, 1), observed=VISITS)
+    return {"psi", "rate"}, {"psi", "rate"}
+
+
+@fitted
+def zip_regression():
+    beta = pm.Normal("beta", 0, 2, shape=2)
+    pm.ZeroInflatedPoisson("y", pm.Beta("psi", 2, 2), pt.exp(beta[0] + beta[1] * COVARIATE), observed=VISITS)
+    return {"psi"}, {"psi"}
+
+
+@fitted
+def zib():
+    pm.ZeroInflatedBinomial("y", pm.Beta("psi", 2, 2), 9, pm.Beta("p", 2, 3), observed=HEADS)
+    return {"psi", "p"}, {"psi", "p"}
+
+
+@fitted
+def zinb():
+    rate, alpha = pm.Gamma("rate", 2, 1), pm.Gamma("alpha", 2, 0.5)
+    pm.ZeroInflatedNegativeBinomial("y", pm.Beta("psi", 2, 2), mu=rate, alpha=alpha, observed=OVERDISPERSED)
+    return {"psi"}, {"psi"}
+
+
+@fitted
+def hurdle_counts():
+    pm.HurdlePoisson("y", pm.Beta("psi", 2, 2), pm.Gamma("rate", 2, 1), observed=VISITS)
+    return {"psi"}, {"psi"}
+
+
+@fitted
+def hurdle_amounts():
+    pm.HurdleLogNormal("y", pm.Beta("psi", 2, 2), pm.Normal("mu", 0, 2), pm.HalfNormal("sd", 2), observed=SPENT)
+    return {"psi", "mu", "sd"}, {"psi", "mu"}
+
+
+@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("name", FITS)
+def test_em_climbs_to_the_optimum_of_newton(name, estimator):
+    with pm.Model() as model:
+        closed = FITS[name]()[estimator == "map"]
+    em = mlem.fit(model, estimator, method="em", starts=1, random_seed=0, progressbar=False)
+    newton = mlem.fit(model, estimator, method="newton", starts=1, random_seed=0, progressbar=False)
+    assert {block.name for block in em._engine.m_step.closed} == closed
+    assert em.converged, em.message
+    history = next(iter(em.history.data_vars.values())).values
+    assert np.all(np.diff(history) >= -1e-9 * (1 + np.abs(history[1:])))
+    assert em._optimum.value == pytest.approx(newton._optimum.value, abs=1e-6)
+    for variable, estimate in newton.estimates.items():
+        np.testing.assert_allclose(em.estimates[variable], estimate, rtol=2e-3, atol=2e-3)
+
+
+def test_hurdle_has_a_closed_answer():
+    with pm.Model() as model:
+        hurdle_amounts()
+    fit = mlem.fit(model, progressbar=False)
+    logs = np.log(SPENT[SPENT > 0])
+    assert fit.estimates["psi"].item() == pytest.approx((SPENT > 0).mean(), abs=1e-6)
+    assert fit.estimates["mu"].item() == pytest.approx(logs.mean(), abs=1e-6)
+    assert fit.estimates["sd"].item() == pytest.approx(logs.std(), abs=1e-6)
+    np.testing.assert_array_equal(fit.latent_probabilities["y_component"].values[:, 1], SPENT > 0)
+
+
+def test_proportion_at_the_border_stays_finite():
+    """No zeros to explain: everything belongs to one component."""
+    with pm.Model() as model:
+        pm.ZeroInflatedPoisson("y", pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1), observed=VISITS + 1)
+    fit = mlem.fit(model, method="em", progressbar=False)
+    assert np.isfinite(fit.log_likelihood)
+    assert fit.estimates["psi"].item() == pytest.approx(1.0, abs=1e-6)
+    assert fit.estimates["rate"].item() == pytest.approx((VISITS + 1).mean(), rel=1e-6)
+
+
+def test_same_as_the_latent_written_out():
+    fits = []
+    for builtin in (True, False):
+        coords = {"kind": ["low", "high"], "day": np.arange(10, 10 + ROWS)}
+        with pm.Model(coords=coords) as model:
+            w = pm.Dirichlet("w", np.ones(2), dims="kind")
+            mu = pm.Normal("mu", 0, 5, initval=[-2.0, 2.0], dims="kind")
+            sd = pm.HalfNormal("sd", 3, dims="kind")
+            if builtin:
+                pm.NormalMixture("y", w, mu, sd, observed=WAITS, dims="day")
+            else:
+                y_component = pm.Categorical("y_component", w, dims="day")
+                pm.Normal("y", mu[y_component], sd[y_component], observed=WAITS, dims="day")
+        fits.append(mlem.fit(model, random_seed=0, progressbar=False))
+    for got, want in zip(*[f.latent_probabilities["y_component"] for f in fits], strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    probabilities = fits[0].latent_probabilities["y_component"]
+    assert probabilities.dims == ("day", "y_component_state")
+    assert list(probabilities.coords["y_component_state"].values) == ["low", "high"]
+    assert probabilities.coords["day"].values[0] == 10
+    assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-8)
+    assert fits[0].icl == pytest.approx(fits[1].icl, abs=1e-5)
+    assert "latent_posterior" in fits[0].to_datatree(draws=10, chains=1).children
+
+
+def test_observation_weights():
+    """A weight of two counts an observation of a list of components twice."""
+
+    def build(data):
+        with pm.Model() as model:
+            mu = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0])
+            w = pm.Dirichlet("w", np.ones(2))
+            pm.Mixture("y", w, [pm.Normal.dist(mu[k], 1.0) for k in range(2)], observed=data)
+        return model
+
+    weights = np.where(np.arange(ROWS) < 30, 2, 1)
+    weighted = mlem.fit(build(WAITS), weights=weights, starts=1, progressbar=False)
+    repeated = mlem.fit(build(np.repeat(WAITS, weights)), starts=1, progressbar=False)
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, abs=1e-8)
+    np.testing.assert_allclose(weighted.estimates["mu"], repeated.estimates["mu"], rtol=1e-5)
+
+
+def test_new_data_are_seen():
+    with pm.Model() as model:
+        data = pm.Data("data", VISITS)
+        pm.ZeroInflatedPoisson("y", pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1), observed=data)
+    mlem.fit(model, progressbar=False)
+    with model:
+        pm.set_data({"data": VISITS[:50]})
+    assert mlem.fit(model, progressbar=False).latent_probabilities["y_component"].shape == (50, 2)
+
+
+def test_explain_names_the_component(capsys):
+    with pm.Model() as model:
+        hurdle_counts()
+    mlem.explain(model)
+    text = capsys.readouterr().out
+    assert f"y_component  latent     component of 'y', {ROWS} element(s) with 2 states" in text
+    assert "y            data       Hurdle, shape" in text
+
+
+def test_plot_of_a_mixture_shows_its_components():
+    with pm.Model() as model:
+        normal_components()
+    fit = mlem.fit(model, random_seed=0, progressbar=False)
+    pc = mlem.plot_latents(fit, backend="none")
+    assert "component" in pc.viz.children
+    area = np.trapezoid(fit._joint_density("y_component")[:, np.argsort(WAITS)], np.sort(WAITS), axis=1)
+    np.testing.assert_allclose(area, fit.estimates["w"], atol=0.05)
+
+
+def test_free_mixture_stays_a_parameter():
+    with pm.Model() as model:
+        level = pm.NormalMixture("level", [0.5, 0.5], [-1.0, 1.0], 1.0)
+        pm.Normal("y", level, 1.0, observed=WAITS)
+    fit = mlem.fit(model, progressbar=False)
+    assert not fit.latent_probabilities.data_vars
+    assert fit.estimates["level"].item() == pytest.approx(WAITS.mean(), abs=1e-5)
+
+
+def test_masked_mixture_keeps_its_dims():
+    missing = np.arange(ROWS) % 10 == 0
+    with pm.Model(coords={"day": np.arange(ROWS)}) as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyMC announces imputation
+        psi, rate = pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1)
+        pm.ZeroInflatedPoisson("y", psi, rate, observed=np.ma.masked_array(VISITS, missing), dims="day")
+    fit = mlem.fit(model, progressbar=False)
+    with pm.Model() as complete:
+        pm.ZeroInflatedPoisson("y", pm.Beta("psi", 1, 1), pm.Gamma("rate", 2, 1), observed=VISITS[~missing])
+    assert fit.log_likelihood == pytest.approx(mlem.fit(complete, progressbar=False).log_likelihood, abs=1e-7)
+    probabilities = fit.latent_probabilities["y_component"]
+    assert probabilities.dims == ("day", "y_component_state")
+    np.testing.assert_allclose(probabilities.values[missing][:, 1], fit.estimates["psi"], atol=1e-8)
+
+
+def test_weights_that_do_not_fit_keep_the_density_of_pymc():
+    with pm.Model() as model:
+        pm.Mixture("y", [1.0], pm.Normal.dist(pm.Normal("mu", shape=2), 1.0), observed=Y)
+    structure = engine_for(model, "mle").objective.tables.structure
+    assert not structure.latents
+
+
+def test_callback_backend():
+    with pm.Model() as model:
+        zip_with_two_proportions()
+    fits = [
+        mlem.fit(model, method="em", starts=2, random_seed=0, backend=b, progressbar=False) for b in ("jax", "numba")
+    ]
+    assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-8)
+
+
+def test_em_reaches_probabilities_at_the_border():
+    """An item that one class never answers: the estimate is 0, the other estimates must not stand still."""
+    rng = np.random.default_rng(4)
+    known = rng.random(150) < 0.5
+    items = rng.random((150, 4)) < np.where(known[:, None], [0.9, 0.8, 0.7, 0.8], [0.0, 0.2, 0.1, 0.3])
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        q = pm.Beta("q", 1, 1, shape=(2, 4), initval=np.array([[0.3] * 4, [0.7] * 4]))
+        z = pm.Categorical("z", w, shape=150)
+        pm.Bernoulli("answer", q[z], observed=items.astype(int))
+    em = mlem.fit(model, method="em", random_seed=0, starts=1, progressbar=False)
+    auto = mlem.fit(model, random_seed=0, starts=4, progressbar=False)
+    assert em.converged
+    assert em.log_likelihood == pytest.approx(auto.log_likelihood, abs=1e-5)
+    assert 0 < em.estimates["q"].values.min() < 1e-4

@@ -42,7 +42,8 @@ def fit(
 ) -> Fit:
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 
-    Discrete latent variables are summed out exactly. The model is not modified.
+    Discrete latent variables are summed out exactly, the hidden components of observed ``pm.Mixture``, zero-inflated
+    and hurdle distributions among them. The model is not modified.
 
     Parameters
     ----------

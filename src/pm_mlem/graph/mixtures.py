@@ -133,10 +133,10 @@ def ways(
     elif len(components) > 1:
         yield tuple(Emission(log_density(c, value, stand_ins), c, value, k) for k, c in enumerate(components))
     else:
-        with suppress(Refusal):  # where other latents are read component by component
-            yield (of_batch(components[0], component, value, context, stand_ins),)
         states = context.lift(weights).shape[-1]
-        yield tuple(of_batch(components[0], k, value, context, stand_ins) for k in range(states))
+        with suppress(Refusal):  # where other latents are read component by component
+            yield (of_batch(components[0], component, states, value, context, stand_ins),)
+        yield tuple(of_batch(components[0], k, states, value, context, stand_ins) for k in range(states))
 
 
 def hurdle(positive: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> tuple[Emission, ...]:
@@ -159,6 +159,7 @@ def hurdle(positive: Variable, value: Variable, stand_ins: Mapping[Variable, Var
 def of_batch(
     components: Variable,
     index: Variable | int,
+    states: int,
     value: Variable,
     context: Context,
     stand_ins: Mapping[Variable, Variable],
@@ -169,21 +170,24 @@ def of_batch(
     if isinstance(op, RandomVariable):
         node = components.owner
         parameters = [
-            at_component(p, index, n, context) for p, n in zip(op.dist_params(node), op.ndims_params, strict=True)
+            at_component(p, index, states, n, context)
+            for p, n in zip(op.dist_params(node), op.ndims_params, strict=True)
         ]
         rv = op.make_node(op.rng_param(node), None, *parameters).outputs[1]
         return Emission(log_density(rv, value, stand_ins), rv, value, state)
     density = log_density(components, pt.expand_dims(value, -op.ndim_supp - 1), stand_ins)
-    return Emission(at_component(density, index, 0, context), None, value, state)
+    return Emission(at_component(density, index, states, 0, context), None, value, state)
 
 
-def at_component(array: Variable, index: Variable | int, n_core: int, context: Context) -> Variable:
+def at_component(array: Variable, index: Variable | int, states: int, n_core: int, context: Context) -> Variable:
     """An array at one position of its last batch axis (the axis of the components), or at an array of positions."""
     lengths = context.lift(array).shape
     lengths = lengths[: len(lengths) - n_core]
     if not lengths:
         return array
     *batch, components = lengths
+    if components not in (1, states):
+        raise Refusal("the weights of the mixture do not fit its components")
     if components == 1:
         index = 0
     if isinstance(index, int):

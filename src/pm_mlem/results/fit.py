@@ -141,6 +141,7 @@ class Fit:
         """p(z = k | y, estimates) for each discrete latent; last dimension ``<z>_state``.
 
         The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
+        The component of an observed mixture ``y`` is called ``y_component``.
         """
         import xarray as xr
 

@@ -19,8 +19,9 @@ from pm_mlem.objective.m_step.recognise import (
 from pm_mlem.objective.objective import Objective, product
 
 SMALLEST_PROBABILITY = 1e-100
-LARGEST_PROBABILITY = 1 - 2.0**-53
-"""Keep the unconstrained coordinates of vanishing probabilities finite, and the squares of these positive."""
+"""Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
+BORDER = 1e-12
+"""As close as a probability of two outcomes is brought to 0 or 1."""
 
 
 def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
@@ -135,8 +136,14 @@ def update_binary(block: BinaryBlock, posterior: Sequence, old):
     counts = sum(collect(posterior[term], index, 2 * old.size) for term, index in block.uses)
     successes, failures = jnp.maximum(counts.reshape((2, *old.shape)) + block.prior, 0.0)
     total = successes + failures
-    new = jnp.clip(successes / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY, LARGEST_PROBABILITY)
+    new = successes / jnp.where(total > 0, total, 1.0)
+    new = jnp.clip(new, nearer_to_zero(old), 1.0 - nearer_to_zero(1.0 - old))
     return jnp.where(total > 0, new, old)
+
+
+def nearer_to_zero(probability):
+    """The least a probability may become in one step: one at the border could never leave it again."""
+    return jnp.maximum(1e-3 * probability, jnp.minimum(probability, BORDER))
 
 
 def update_closed(block: ClosedBlock, plan: MStepPlan, posterior, theta, old, site_arrays, data):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.distribution import PartialObservedRV
 from pytensor import function
 from pytensor.compile.mode import Mode
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.scalar import ScalarType
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.basic import CategoricalRV
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.type import TensorType
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.densities import log_density
-from pm_mlem.graph.domains import domain
+from pm_mlem.graph.densities import log_density, unscaled
+from pm_mlem.graph.domains import domain, unbounded_from
+from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
 PLAIN = Mode("py", None)
@@ -43,7 +54,11 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model."""
+    """A discrete free variable, or the hidden component of the mixture ``mixture`` (an observed variable).
+
+    Its elements are numbered from ``base`` across all latents of the model. The entries along the ``joined`` axes are
+    one element together, with ``states`` to the power of their number joint states.
+    """
 
     name: str
     rv: Variable
@@ -53,21 +68,63 @@ class Latent:
     base: int
     states_dim: str | None
     """The model's dimension of the state probabilities, whose labels name the states."""
+    joined: tuple[int, ...] = ()
+    cut: bool = False
+    """Whether it has more states, without end, than are enumerated."""
+    mixture: str | None = None
+
+    @property
+    def joint_states(self) -> int:
+        return self.states ** math.prod(self.shape[d] for d in self.joined)
 
     @property
     def n_elements(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(n for d, n in enumerate(self.shape) if d not in self.joined)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentVector:
+    """Latent elements with the same states that are summed out together: one latent, or those of a python loop."""
+
+    name: str
+    states: int
+    elements: np.ndarray
+    """Numbers of its elements."""
+    latents: tuple[int, ...]
+    """Positions of its latents."""
+
+    @property
+    def n_elements(self) -> int:
+        return len(self.elements)
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand of the log-density: a variable's element-wise log-density, or a Potential."""
+    """One summand of the log-density: a variable's element-wise log-density, or a Potential.
+
+    A family of variables is one term: ``density``, ``rv`` and ``name`` are those of its template, and ``value``
+    has the members along its first axis.
+
+    Attributes
+    ----------
+    name : the variable it belongs to (a mixture has several terms)
+    rv, value : the distribution and where it is evaluated; the density may be -inf where that of ``rv`` is not
+    only : a latent (an array like the density) and a state; the term counts where the latent has that state
+    scale : how often each observation counts (``total_size`` over their number)
+    """
 
     name: str
     kind: TermKind
     density: Variable
     rv: Variable | None
     value: Lifted | None
+    family: Family | None = None
+    only: tuple[Variable, int] | None = None
+    scale: float = 1.0
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.name,) if self.family is None else self.family.members
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +138,13 @@ class ModelStructure:
     parameters: tuple[Parameter, ...]
     fixed: Mapping[str, np.ndarray]
     latents: tuple[Latent, ...]
+    vectors: tuple[LatentVector, ...]
     terms: tuple[Term, ...]
     priors: tuple[Term, ...]
     dropped: tuple[str, ...]
     leaves: Mapping[Variable, Lifted]
+    stand_ins: Mapping[Variable, Variable]
+    """For every random variable the placeholder of its value."""
     deterministics: tuple[Variable, ...]
     dims: Mapping[str, tuple[str | None, ...]]
     coords: Mapping[str, Sequence | None]
@@ -95,9 +155,14 @@ class ModelStructure:
     def free(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.name not in self.fixed)
 
+    def vector_of(self, name: str) -> tuple[int, Latent]:
+        """The position of the vector that a latent belongs to, and the latent."""
+        position, item = next((i, item) for i, item in enumerate(self.latents) if item.name == name)
+        return next(i for i, v in enumerate(self.vectors) if position in v.latents), item
+
     @property
     def observed(self) -> tuple[str, ...]:
-        return tuple(t.name for t in self.terms if t.kind == "observed")
+        return tuple(dict.fromkeys(name for t in self.terms if t.kind == "observed" for name in t.members))
 
 
 def analyse(
@@ -105,6 +170,8 @@ def analyse(
     *,
     latents: Sequence[str] = (),
     fixed: Mapping[str, object] | None = None,
+    joined: Mapping[str, tuple[int, ...]] | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -113,6 +180,8 @@ def analyse(
     model : pm.Model
     latents : names of continuous free variables to integrate out
     fixed : values (constrained space) of free variables that are not estimated
+    joined : for each latent the axes whose entries are enumerated jointly
+    bounds : for latent counts without an upper bound the largest state that is enumerated
 
     Raises
     ------
@@ -124,11 +193,13 @@ def analyse(
     check_names(model, latents, "latents")
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, dict(fixed or {}))
+    builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
     for rv in model.observed_RVs:  # first: distributions of latents may read them
         builder.add_observed(rv)
     for rv in model.free_RVs:
         builder.add(rv)
+    for rv in model.observed_RVs:
+        builder.add_component(rv)
     return builder.finish()
 
 
@@ -170,8 +241,15 @@ def check_supported(model: pm.Model, latents: Sequence[str]) -> None:
 class Builder:
     """Collects the roles, variable by variable in the order of declaration (parents first)."""
 
-    def __init__(self, model: pm.Model, fixed: dict[str, object]):
-        self.model, self.fixed_values = model, fixed
+    def __init__(
+        self,
+        model: pm.Model,
+        fixed: dict[str, object],
+        joined: dict[str, tuple[int, ...]],
+        bounds: dict[str, int],
+    ):
+        self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
+        self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
         self.stand_ins: dict[Variable, Variable] = {}
         self.context = Context(self.leaves)
@@ -180,6 +258,8 @@ class Builder:
         self.fixed: dict[str, np.ndarray] = {}
         self.dropped: list[str] = []
         self.values: dict[Variable, Variable] = {}
+        self.mixtures: dict[Variable, HiddenMixture] = {}
+        self.dims = dict(model.named_vars_to_dims)
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
@@ -196,24 +276,61 @@ class Builder:
 
     def add_observed(self, rv: Variable) -> None:
         value = self.model.rvs_to_values[rv]
-        data = self.context.lift(value)
+        try:
+            data = self.context.lift(value)
+        except Refusal as refusal:
+            raise UnsupportedModelError(
+                f"The observed data of '{rv.name}' are no constants ({refusal.reason}). Pass the data themselves, not "
+                "a pm.Minibatch or a random draw of them."
+            ) from refusal
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         check_data(rv.name, data.data)
         self.register(rv, value, data)
 
-    def add_latent(self, rv: Variable) -> None:
+    def add_component(self, rv: Variable) -> None:
+        """The hidden component of a mixture. Where that cannot be had, the mixture keeps its own density."""
+        name = component_name(rv)
+        if name in self.model.named_vars:
+            return
+        try:
+            found = take_apart(unscaled(rv), self.values[rv], self.n_elements, self.context, self.stand_ins)
+        except Refusal:
+            return
+        if found is not None:
+            self.mixtures[rv] = found
+            found.component.name = name
+            dims = self.dims.get(name.removesuffix("_component"))
+            if dims is not None:
+                self.dims[name] = dims[: found.component.type.ndim]
+            self.add_latent(found.component, mixture=rv.name)
+
+    def add_latent(self, rv: Variable, mixture: str | None = None) -> None:
         if rv.name in self.fixed_values:
             self.add_fixed(rv)
             return
         shape = self.shape(rv)
-        with named(rv.name):
-            lower, states = domain(rv.owner.op, rv, self.context)
+        lower = unbounded_from(rv.owner.op)
+        if lower is None:
+            with named(rv.name):
+                lower, states = domain(rv.owner.op, rv, self.context)
+        else:
+            states = self.bounds.get(rv.name, self.first_bound) + 1 - lower
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
-        self.register(rv, value, latent(lower, states, shape, self.n_elements))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv))
+        joined, cut = self.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
+        self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))
+        dim = states_dim(self.model, rv)
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, dim, joined, cut, mixture)
         self.n_elements += item.n_elements
         self.latents.append(item)
+
+    @cached_property
+    def first_bound(self) -> int:
+        """Where the enumeration of counts without an upper bound ends at first: well above the counts observed."""
+        values = [self.context.lift(self.model.rvs_to_values[rv]).data for rv in self.observed]
+        return 31 + 2 * max(
+            (int(v.max()) for v in values if v is not None and v.size and v.dtype.kind == "i"), default=0
+        )
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)
@@ -254,28 +371,120 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
-        terms, priors = [], []
-        latent_rvs = {item.rv for item in self.latents}
-        for rv in [v for v in self.model.basic_RVs if v in self.values]:
-            value = self.values[rv]
-            kind: TermKind = "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
-            term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
-            (priors if kind == "prior" else terms).append(term)
-        for potential in self.model.potentials:
-            terms.append(Term(potential.name, "potential", potential, None, None))
+        declared = [rv for rv in self.model.basic_RVs if rv in self.values]
+        declared += [item.rv for item in self.latents if item.mixture is not None]
+        priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
+        mixtures = [rv for rv in declared if rv in self.mixtures]
+        rest = [rv for rv in declared if self.kind(rv) != "prior" and rv not in self.mixtures]
+        rest += self.model.potentials
+        signatures = Signatures(self.leaf)
+        found = [self.signature(v, signatures) for v in rest]
+        terms, links = [term for rv in mixtures for term in self.emission_terms(rv)], []
+        for positions in group(found):
+            members = [rest[i] for i in positions]
+            terms.append(self.term(members, [found[i][1] for i in positions]))
+            links += self.links(terms[-1])
         return ModelStructure(
             tuple(self.parameters),
             self.fixed,
             tuple(self.latents),
+            latent_vectors(self.latents, links),
             tuple(terms),
             tuple(priors),
             tuple(self.dropped),
             self.leaves,
+            self.stand_ins,
             tuple(self.model.deterministics),
-            dict(self.model.named_vars_to_dims),
+            self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
         )
+
+    def emission_terms(self, rv: Variable) -> Iterator[Term]:
+        """The densities of a mixture's components."""
+        mixture = self.mixtures[rv]
+        for e in mixture.emissions:
+            only = None if e.state is None else (mixture.read, e.state)
+            value = self.context.lift(e.value)
+            yield Term(rv.name, "observed", e.density, e.rv, value, None, only, self.scale(rv))
+
+    def kind(self, variable: Variable) -> TermKind:
+        if variable not in self.values:
+            return "potential"
+        if variable in self.observed:
+            return "observed"
+        return "latent" if self.leaves[variable].slots else "prior"
+
+    def leaf(self, variable: Variable) -> Leaf | None:
+        """How a leaf of a term's graph may differ among the members of a family."""
+        if variable in self.leaves:
+            value = self.leaves[variable]
+            if value.slots:
+                [slot] = value.slots
+                return ("latent", slot.lower, value.data.shape, value.shape), True
+            if value.is_constant:
+                return ("data", value.data.shape, value.data.dtype, value.shape), True
+            return ("parameter", variable), False
+        if isinstance(variable, Constant) and isinstance(variable.type, TensorType | ScalarType):
+            data = np.asarray(variable.data)
+            return ("constant", data.dtype, data.shape), True
+        if isinstance(variable.type, RandomType):
+            return ("random generator",), False
+        return (("itself", variable), False) if variable.owner is None else None
+
+    def signature(self, variable: Variable, signatures: Signatures) -> tuple[Hashable, tuple[Variable, ...]]:
+        kind = self.kind(variable)
+        if kind == "potential":
+            return signatures.of_inputs([variable], kind)
+        if unscaled(variable) is not variable:
+            return ("by itself", variable), ()
+        key, leaves = signatures.of_inputs(variable.owner.inputs, kind, variable.owner.op, self.leaf(variable))
+        return key, (variable, self.values[variable], *leaves)
+
+    def term(self, members: Sequence[Variable], leaves: Sequence[tuple[Variable, ...]] = ()) -> Term:
+        template = members[0]
+        family = None
+        if len(members) > 1:
+            counterparts = dict(zip(leaves[0], zip(*leaves, strict=True), strict=True))
+            family = Family(tuple(m.name for m in members), tuple(members), counterparts)
+        kind = self.kind(template)
+        if kind == "potential":
+            return Term(template.name, kind, template, None, None, family)
+        base = unscaled(template)
+        density = log_density(base, self.values[template], self.stand_ins)
+        own = context_of(family, self.context)
+        value = unfold(own.lift(self.values[template]), family, self.context)
+        return Term(template.name, kind, density, base, value, family, scale=self.scale(template))
+
+    def scale(self, rv: Variable) -> float:
+        """How often each observation counts."""
+        if unscaled(rv) is rv:
+            return 1.0
+        lengths = self.leaves[rv].shape
+        totals = [v.data for v in rv.owner.inputs[1:]]
+        return float(math.prod(t / n for t, n in zip(totals, lengths, strict=True) if t is not None))
+
+    def links(self, term: Term) -> Iterator[list[str]]:
+        """Latents that play the same part in the members of a family."""
+        for members in term.family.leaves.values() if term.family else ():
+            if self.leaf(members[0]) is not None and self.leaf(members[0])[0][0] == "latent":
+                yield [m.name for m in members]
+
+
+def latent_vectors(latents: Sequence[Latent], links: Iterable[Sequence[str]]) -> tuple[LatentVector, ...]:
+    """The latents that are summed out together, in the order of their first ones."""
+    position = {item.name: i for i, item in enumerate(latents)}
+    pairs = [(position[a], position[b]) for names in links for a, b in pairwise(names)]
+    rows, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(latents), len(latents)))
+    _, labels = connected_components(graph, directed=False) if latents else (0, np.empty(0, dtype=int))
+    vectors = []
+    for label in dict.fromkeys(labels.tolist()):
+        members = np.flatnonzero(labels == label)
+        first = latents[members[0]]
+        numbers = [np.arange(latents[i].base, latents[i].base + latents[i].n_elements) for i in members]
+        vectors.append(LatentVector(first.name, first.joint_states, np.concatenate(numbers), tuple(members.tolist())))
+    return tuple(vectors)
 
 
 def states_dim(model: pm.Model, rv: Variable) -> str | None:
@@ -289,21 +498,30 @@ def states_dim(model: pm.Model, rv: Variable) -> str | None:
     return dims[-1] if dims else None
 
 
+def distribution_name(rv: Variable) -> str:
+    """The name of a variable's distribution, as a user knows it."""
+    return type(unscaled(rv).owner.op).__name__.removesuffix("RV").lstrip("_")
+
+
 def input_shape(variable: Variable):
     shape = getattr(variable.type, "shape", None)
     return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))
 
 
 def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
-    """A continuous entry that PyMC split off masked data and that nothing else depends on: it integrates to one."""
+    """An entry that PyMC split off masked data and that nothing else depends on: it integrates to one.
+
+    Discrete entries whose states can be listed are latents instead.
+    """
     if not rv.name.endswith("_unobserved") or rv in model.observed_RVs:
         return False
     base = rv.name.removesuffix("_unobserved")
     if f"{base}_observed" not in model.named_vars or base not in model.named_vars:
         return False
-    if rv.type.dtype.startswith(("int", "uint", "bool")):
+    split = isinstance(rv.owner.op, PartialObservedRV) and not rv.owner.op.ndim_supp
+    if rv.type.dtype.startswith(("int", "uint", "bool")) and not split:
         return False
-    if len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
+    if not split and len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
         raise UnsupportedModelError(
             f"The missing entries '{rv.name}' are correlated with the observed ones; they have to be integrated out: "
             f"pass latents=['{rv.name}']."

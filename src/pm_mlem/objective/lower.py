@@ -20,8 +20,9 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
-from pm_mlem.objective import kernels  # noqa: F401  (registers the package's own Ops)
-from pm_mlem.objective.guarded import guard, needs_guard
+from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.objective import kernels
+from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded, needs_guard
 
 Backend = str
 Arrays = list[Any]
@@ -39,7 +40,7 @@ def lower(
     outputs: Sequence[Variable],
     backend: Backend = "jax",
     *,
-    protect: bool = False,
+    protect: Sequence[Variable] = (),
     infinite: bool = False,
 ) -> Callable[..., Arrays]:
     """A pure JAX function of the inputs that returns the list of outputs.
@@ -49,9 +50,9 @@ def lower(
     inputs, outputs : symbolic variables
     backend : {"jax", "numba", "c"}
         Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
-    protect : bool
-        Keep the gradient finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a function
-        can be differentiated forwards only over a reverse pass.
+    protect : inputs
+        Keep the gradient by them finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a
+        function can be differentiated forwards only over a reverse pass.
     infinite : bool
         Whether some input holds infinite constants.
 
@@ -68,12 +69,12 @@ def lower(
 
 
 def lower_to_jax(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: bool, infinite: bool
+    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: Sequence[Variable], infinite: bool
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
-        guard(graph)
+        guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
     try:
         run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:
@@ -149,3 +150,37 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
 
     call.defvjp(forward, backward)
     return call
+
+
+# --- JAX implementations of this package's own Ops --------------------------------------------------------
+
+
+@jax_funcify.register(GuardedLog)
+def _(op, **kwargs):
+    return kernels.guarded_log
+
+
+@jax_funcify.register(GuardedLog1p)
+def _(op, **kwargs):
+    return kernels.guarded_log1p
+
+
+@jax_funcify.register(GuardedErfcx)
+def _(op, **kwargs):
+    return kernels.erfcx
+
+
+@jax_funcify.register(LogSumExp)
+def _(op, **kwargs):
+    return lambda x: kernels.logsumexp(x, op.axis)
+
+
+@jax_funcify.register(WindowLogZ)
+def _(op, **kwargs):
+    return kernels.window_log_z(op.window)
+
+
+@jax_funcify.register(GuardedElemwise)
+def _(op, node, **kwargs):
+    plain = op.op.make_node(*node.inputs)
+    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs), op.active)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.structure import ModelStructure
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
@@ -118,20 +117,20 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
 
-def build_objective(
-    structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend
-) -> Objective:
+def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
     """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
-    space = build_space(structure, tables, backend)
+    space = build_space(tables.structure, tables, backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)
-    densities = lower(inputs, [d.array for d in tables.densities], backend, protect=True, infinite=infinite)
+    densities = lower(
+        inputs, [d.array for d in tables.densities], backend, protect=tables.free_inputs, infinite=infinite
+    )
     arrays = [d.input for d in tables.densities]
     partition = lower([*arrays, *placeholders], tables.elimination.units, "jax")
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
-    prior = lower(inputs, [tables.log_prior], backend, protect=True, infinite=infinite)
+    prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
     return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data)
 

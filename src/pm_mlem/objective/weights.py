@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.tables import ModelTables
 
 
@@ -28,8 +30,32 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
     for name, array in by_variable(tables, weights).items():
         flat = expand(name, array, shape_of(tables, name))
         for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
-            if factor.term == name:
-                assign(result, units, flat[factor.entries], name)
+            density = tables.densities[factor.term_index]
+            if name in density.term.members:
+                start, shape = density.part_of(name)
+                rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
+                assign(result, units[rows], flat[factor.entries[rows] - start], name)
+    return np.where(np.isnan(result), 1.0, result) * unit_scale(tables)
+
+
+def unit_scale(tables: ModelTables) -> np.ndarray:
+    """How often every unit counts: the factor that ``total_size=`` gives to its observations.
+
+    PyMC multiplies the log-density of the observations given the latents; the factor belongs to the observations with
+    their latents, which is to say to the unit.
+    """
+    result = np.full(sum(tables.elimination.sizes), np.nan)
+    for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        term = tables.densities[factor.term_index].term
+        if term.kind == "latent":
+            continue
+        known = result[units]
+        if np.any(~np.isnan(known) & (known != term.scale)):
+            raise UnsupportedModelError(
+                f"'{term.name}' shares a discrete latent with a variable of another total_size; a unit of observations "
+                "and latents can only count as a whole. Give both the same total_size in proportion, or use weights=."
+            )
+        result[units] = term.scale
     return np.where(np.isnan(result), 1.0, result)
 
 
@@ -53,7 +79,7 @@ def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
 
 
 def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
-    return next(d.lifted.shape for d in tables.densities if d.term.name == name)
+    return next(d.part_of(name)[1] for d in tables.densities if name in d.term.members)
 
 
 def expand(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

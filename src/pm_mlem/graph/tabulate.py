@@ -25,15 +25,7 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     ``with_prior`` adds the prior densities of the parameters (``log_prior`` is 0 otherwise).
     """
     context = Context(dict(structure.leaves))
-    densities, factors = [], []
-    for term in structure.terms:
-        with named(term.name):
-            parts = lift_parts(term.density, context)
-            for lifted in parts:
-                density = density_term(term, lifted, len(densities), len(parts) == 1, context)
-                stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
-                factors += factorize(term.name, len(densities), stand_in, structure.latents, context)
-                densities.append(density)
+    densities, factors = lift_terms(structure.terms, structure, context)
     guards = tuple(context.guards)
     elimination = eliminate(factors, structure.latents, context)
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
@@ -46,6 +38,22 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
         structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
         tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, sites, context,
     )  # fmt: skip
+
+
+def lift_terms(
+    terms: Sequence[Term], structure: ModelStructure, context: Context
+) -> tuple[list[DensityTerm], list[Factor]]:
+    """Log-density arrays of some terms, and their factor tables."""
+    densities, factors = [], []
+    for term in terms:
+        with named(term.name):
+            parts = lift_parts(term.density, context)
+            for lifted in parts:
+                density = density_term(term, lifted, len(densities), len(parts) == 1, context)
+                stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
+                factors += factorize(term.name, len(densities), stand_in, structure.latents, context)
+                densities.append(density)
+    return densities, factors
 
 
 def density_term(term: Term, lifted: Lifted, index: int, whole: bool, context: Context) -> DensityTerm:

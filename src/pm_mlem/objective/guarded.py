@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pytensor.scalar as ps
-from pytensor.graph.basic import Apply, Constant
+from pytensor.graph.basic import Apply
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.elemwise import Elemwise
 
-LINEAR = (ps.Add, ps.Sub, ps.Neg, ps.Switch, ps.Identity, ps.Cast, ps.Second)
-"""Operations whose slopes are finite everywhere."""
-
+from pm_mlem.graph.shield import nonlinear
 
 class GuardedElemwise(Op):
     """An elementwise operation with a guarded pullback (JAX only)."""
@@ -35,29 +31,10 @@ class GuardedElemwise(Op):
         raise NotImplementedError
 
 
-def needs_guard(graph: FunctionGraph) -> bool:
-    """Whether there are branches that may not be taken, or infinite constants."""
-    for node in graph.apply_nodes:
-        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, ps.Switch):
-            return True
-    return any(isinstance(v, Constant) and has_infinity(v.data) for v in graph.variables)
-
-
-def has_infinity(data) -> bool:
-    return isinstance(data, np.ndarray) and data.dtype.kind == "f" and bool(np.isinf(data).any())
-
-
 def guard(graph: FunctionGraph) -> None:
     """Replace the nonlinear elementwise operations of a graph in place."""
-    for node in list(graph.toposort()):
-        op = node.op
-        if not isinstance(op, Elemwise) or isinstance(op.scalar_op, LINEAR) or len(node.outputs) != 1:
-            continue
-        if not all(v.type.dtype.startswith("float") for v in node.outputs):
-            continue
-        if not any(v.type.dtype.startswith("float") for v in node.inputs):
-            continue
-        graph.replace(node.outputs[0], GuardedElemwise(op)(*node.inputs), reason="guard")
+    for node in nonlinear(graph):
+        graph.replace(node.outputs[0], GuardedElemwise(node.op)(*node.inputs), reason="guard")
 
 
 def guarded(function):

@@ -20,8 +20,9 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
+from pm_mlem.graph.shield import needs_guard
 from pm_mlem.objective import kernels  # noqa: F401  (registers the package's own Ops)
-from pm_mlem.objective.guarded import guard, needs_guard
+from pm_mlem.objective.guarded import guard
 
 Backend = str
 Arrays = list[Any]

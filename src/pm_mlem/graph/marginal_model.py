@@ -1,0 +1,222 @@
+"""From a model to the same model with its discrete latents summed out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+from pymc.pytensorf import find_rng_nodes
+from pytensor import function, shared
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import clone_replace
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.elimination import eliminate
+from pm_mlem.graph.lift import Context
+from pm_mlem.graph.marginal import density_at, marginal_rv, starting_at
+from pm_mlem.graph.shield import shield
+from pm_mlem.graph.structure import PLAIN, ModelStructure, Term
+from pm_mlem.graph.tabulate import check_missing, lift_terms
+from pm_mlem.graph.units import UnitGroup, unit_groups, unit_vector
+
+
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """Connected terms with their latents summed out.
+
+    ``log_likelihood`` has one entry for every unit; it and the scalar booleans ``guards`` are functions of the
+    parameters' placeholders.
+    """
+
+    group: UnitGroup
+    log_likelihood: Variable
+    guards: tuple[Variable, ...]
+
+
+def sum_out(structure: ModelStructure, terms: Sequence[Term]) -> list[Summed]:
+    """The marginal log-likelihood of some terms, one for each group of connected ones."""
+    context = Context(dict(structure.leaves))
+    densities, factors = lift_terms(terms, structure, context)
+    elimination = eliminate(factors, structure.latents, context)
+    check_missing(context)
+    groups = unit_groups(densities, factors, structure.latents, elimination)
+    arrays = {d.input: pt.specify_shape(d.array, d.input.type.shape) for d in densities}
+    constants = {v: pt.constant(array, dtype=v.type.dtype) for v, array in context.placeholders.values()}
+    graphs = clone_replace([unit_vector(g, elimination) for g in groups], arrays, rebuild_strict=False)
+    graphs = shield(clone_replace([*graphs, *context.guards], constants, rebuild_strict=False))
+    return with_guards(groups, graphs[: len(groups)], graphs[len(groups) :], structure)
+
+
+def with_guards(
+    groups: Sequence[UnitGroup], graphs: Sequence[Variable], guards: Sequence[Variable], structure: ModelStructure
+) -> list[Summed]:
+    """Give each guard to the first group that reads its parameters."""
+    placeholders = {p.placeholder for p in structure.parameters}
+    reads = [placeholders & set(ancestors([graph])) for graph in graphs]
+    chosen: list[list[Variable]] = [[] for _ in groups]
+    for guard in guards:
+        own = placeholders & set(ancestors([guard]))
+        takers = [i for i, parameters in enumerate(reads) if own <= parameters]
+        if groups:
+            chosen[takers[0] if takers else 0].append(guard)
+    return [Summed(g, v, tuple(c)) for g, v, c in zip(groups, graphs, chosen, strict=True)]
+
+
+def marginal_model(model: pm.Model, structure: ModelStructure) -> pm.Model:
+    """The model without its discrete latents."""
+    return Builder(model, structure).build()
+
+
+class Builder:
+    """Registers clones of the variables that stay, and the summed terms, in a new model."""
+
+    def __init__(self, model: pm.Model, structure: ModelStructure):
+        self.model, self.structure = model, structure
+        self.new = pm.Model(model=None)
+        self.random = frozenset(model.basic_RVs)
+        self.gone: set[Variable] = {item.rv for item in structure.latents}
+        self.gone |= {rv for rv in model.free_RVs if rv.name in structure.dropped and self.reads(rv)}
+
+    def reads(self, variable: Variable) -> bool:
+        """Whether a variable of the model depends on one that is summed out, given all other random variables."""
+        start = variable.owner.inputs if variable in self.random else [variable]
+        return any(v in self.gone for v in ancestors(start, blockers=self.random))
+
+    # --- what stays ----------------------------------------------------------------------------------------
+
+    def build(self) -> pm.Model:
+        model = self.model
+        free = [rv for rv in model.free_RVs if rv not in self.gone]
+        for rv in free:
+            if self.reads(rv):
+                raise UnsupportedModelError(
+                    f"The prior of '{rv.name}' depends on a discrete latent; observe the latent or marginalize the "
+                    "prior."
+                )
+        stays = [v for v in [*model.observed_RVs, *model.deterministics, *model.potentials] if not self.reads(v)]
+        observed = [rv for rv in model.observed_RVs]
+        values = [model.rvs_to_values[rv] for rv in observed]
+        starts = [v for rv in free if is_symbolic(v := model.rvs_to_initial_values[rv])]
+        self.freeze()
+        wanted = list(dict.fromkeys([*free, *observed, *stays, *values, *starts]))
+        clones = clone_replace(wanted, self.frozen, rebuild_strict=False)
+        self.clone = dict(zip(wanted, clones, strict=True))
+        self.register_coords()
+        for rv in model.basic_RVs:
+            if rv in free:
+                self.register_free(rv)
+            elif rv in stays:
+                self.register_observed(rv.name, self.clone[rv], self.clone[model.rvs_to_values[rv]], self.dims(rv.name))
+        for name, variables in (("potentials", model.potentials), ("deterministics", model.deterministics)):
+            for variable in variables:
+                if variable in stays:
+                    self.register_derived(variable.name, self.clone[variable], name, self.dims(variable.name))
+        terms = [t for t in self.structure.terms if t.kind == "latent" or self.reads(self.variable(t))]
+        for summed in sum_out(self.structure, terms):
+            self.register_summed(summed)
+        return self.new
+
+    def variable(self, term: Term) -> Variable:
+        return term.density if term.rv is None else term.rv
+
+    def dims(self, name: str):
+        return self.model.named_vars_to_dims.get(name)
+
+    def freeze(self) -> None:
+        """Constants for data and lengths of dimensions, fresh random generators."""
+        model = self.model
+        self.frozen: dict[Variable, Variable] = {}
+        for variable in [*model.data_vars, *model.dim_lengths.values()]:
+            if not isinstance(variable, Constant):
+                [value] = function([], [variable], mode=PLAIN)()
+                self.frozen[variable] = pt.constant(value, name=variable.name, dtype=variable.type.dtype)
+        for rng in find_rng_nodes([*model.basic_RVs, *model.deterministics, *model.potentials]):
+            self.frozen[rng] = shared(deepcopy(rng.get_value()))
+
+    # --- registration --------------------------------------------------------------------------------------
+
+    def register_coords(self) -> None:
+        for name, labels in self.model.coords.items():
+            length = self.model.dim_lengths[name]
+            self.new.add_coord(name, labels, length=self.frozen.get(length, length))
+        for variable in self.model.data_vars:
+            self.new.register_data_var(self.frozen.get(variable, variable), self.dims(variable.name))
+
+    def register_free(self, rv: Variable) -> None:
+        variable, start = self.clone[rv], self.model.rvs_to_initial_values[rv]
+        if isinstance(start, np.ndarray):
+            variable.owner.op, start = starting_at(variable.owner.op, start), None
+        self.new.register_rv(
+            variable,
+            rv.name,
+            dims=self.dims(rv.name),
+            default_transform=None,
+            transform=self.model.rvs_to_transforms[rv],
+            initval=self.clone.get(start, start) if is_symbolic(start) else start,
+        )
+
+    def register_observed(self, name: str, variable: Variable, value: Variable, dims) -> None:
+        variable.name = name
+        self.new.observed_RVs.append(variable)
+        self.new.create_value_var(variable, default_transform=None, transform=None, value_var=value)
+        self.new.add_named_variable(variable, dims)
+
+    def register_derived(self, name: str, variable: Variable, kind: str, dims) -> None:
+        variable.name = name
+        getattr(self.new, kind).append(variable)
+        self.new.add_named_variable(variable, dims)
+
+    # --- what was summed out -------------------------------------------------------------------------------
+
+    def register_summed(self, summed: Summed) -> None:
+        read = set(ancestors([summed.log_likelihood, *summed.guards]))
+        parents = {self.clone[p.rv]: p.placeholder for p in self.structure.parameters if p.placeholder in read}
+        group = summed.group
+        if not group.observed:
+            values = {placeholder: rv for rv, placeholder in parents.items()}
+            density = density_at(summed.log_likelihood, summed.guards, values)
+            self.register_derived(group.name, density, "potentials", self.dims_of_units(group))
+            return
+        rvs = [rv for rv in self.model.observed_RVs if rv.name in group.observed]
+        draw = join([self.clone[rv] for rv in rvs])
+        registered = frozenset(self.new.basic_RVs)
+        parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
+        data = self.data(rvs, draw)
+        variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data)
+        value = self.clone[self.model.rvs_to_values[rvs[0]]] if len(rvs) == 1 else pt.constant(data)
+        self.register_observed(group.name, variable, value, self.dims_of_data(group, draw.type.ndim))
+
+    def data(self, rvs: Sequence[Variable], draw: Variable) -> np.ndarray:
+        """The observed values, laid out like the draws."""
+        leaves = [self.structure.leaves[rv] for rv in rvs]
+        arrays = [np.broadcast_to(leaf.data, leaf.shape) for leaf in leaves]
+        return np.asarray(function([], join([pt.constant(a) for a in arrays]), mode=PLAIN)(), dtype=draw.type.dtype)
+
+    def dims_of_data(self, group: UnitGroup, ndim: int):
+        """The dims of an observed variable, if its log-likelihood by unit has the first of them."""
+        if group.grid is None or not group.grid.leading:
+            return None
+        dims = self.dims(group.grid.name)
+        return None if dims is None or len(dims) > ndim else (*dims, *[None] * (ndim - len(dims)))
+
+    def dims_of_units(self, group: UnitGroup):
+        dims = None if group.grid is None else self.dims(group.grid.name)
+        return None if dims is None else tuple(dims[d] for d in group.grid.axes)
+
+
+def join(parts: Sequence[Variable]) -> Variable:
+    """Several arrays as one: side by side along a last axis if they have one shape, end to end otherwise."""
+    if len(parts) == 1:
+        return parts[0]
+    if len({v.type.shape for v in parts}) == 1 and None not in parts[0].type.shape:
+        return pt.stack(parts, axis=-1)
+    return pt.concatenate([v.ravel() for v in parts])
+
+
+def is_symbolic(start: object) -> bool:
+    return isinstance(start, Variable)

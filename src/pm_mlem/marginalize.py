@@ -11,7 +11,7 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     """TODO."""
     from pm_mlem.fit import current_model
     from pm_mlem.graph.marginal_model import marginal_model
-    from pm_mlem.graph.structure import analyse
+    from pm_mlem.graph.read import read
 
     model = current_model(model)
-    return marginal_model(model, analyse(model, latents=latents or ()))
+    return marginal_model(model, read(model, with_prior=False, latents=latents or ()))

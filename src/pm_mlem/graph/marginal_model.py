@@ -16,12 +16,10 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.elimination import eliminate
-from pm_mlem.graph.lift import Context
 from pm_mlem.graph.marginal import density_at, marginal_rv, starting_at
 from pm_mlem.graph.shield import shield
-from pm_mlem.graph.structure import PLAIN, ModelStructure, Term
-from pm_mlem.graph.tabulate import check_missing, lift_terms
+from pm_mlem.graph.structure import PLAIN
+from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.units import UnitGroup, unit_groups, unit_vector
 
 
@@ -38,49 +36,39 @@ class Summed:
     guards: tuple[Variable, ...]
 
 
-def sum_out(structure: ModelStructure, terms: Sequence[Term]) -> list[Summed]:
-    """The marginal log-likelihood of some terms, one for each group of connected ones."""
-    context = Context(dict(structure.leaves))
-    densities, factors = lift_terms(terms, structure, context)
-    elimination = eliminate(factors, structure.latents, context)
-    check_missing(context)
-    groups = unit_groups(densities, factors, structure.latents, elimination)
-    arrays = {d.input: pt.specify_shape(d.array, d.input.type.shape) for d in densities}
-    constants = {v: pt.constant(array, dtype=v.type.dtype) for v, array in context.placeholders.values()}
-    graphs = clone_replace([unit_vector(g, elimination) for g in groups], arrays, rebuild_strict=False)
-    graphs = shield(clone_replace([*graphs, *context.guards], constants, rebuild_strict=False))
-    return with_guards(groups, graphs[: len(groups)], graphs[len(groups) :], structure)
-
-
-def with_guards(
-    groups: Sequence[UnitGroup], graphs: Sequence[Variable], guards: Sequence[Variable], structure: ModelStructure
-) -> list[Summed]:
-    """Give each guard to the first group that reads its parameters."""
-    placeholders = {p.placeholder for p in structure.parameters}
+def sum_out(tables: ModelTables, groups: Sequence[UnitGroup]) -> list[Summed]:
+    """The marginal log-likelihood of some groups of variables."""
+    arrays = {d.input: pt.specify_shape(d.array, d.input.type.shape) for d in tables.densities}
+    constants = {v: pt.constant(array, dtype=v.type.dtype) for v, array in tables.data}
+    graphs = clone_replace([unit_vector(g, tables.elimination) for g in groups], arrays, rebuild_strict=False)
+    graphs = shield(clone_replace([*graphs, *tables.guards], constants, rebuild_strict=False))
+    graphs, guards = graphs[: len(groups)], graphs[len(groups) :]
+    placeholders = {p.placeholder for p in tables.structure.parameters}
     reads = [placeholders & set(ancestors([graph])) for graph in graphs]
     chosen: list[list[Variable]] = [[] for _ in groups]
-    for guard in guards:
+    for guard in guards:  # of the first group that reads its parameters; those of other terms stay in these
         own = placeholders & set(ancestors([guard]))
         takers = [i for i, parameters in enumerate(reads) if own <= parameters]
-        if groups:
-            chosen[takers[0] if takers else 0].append(guard)
+        if takers:
+            chosen[takers[0]].append(guard)
     return [Summed(g, v, tuple(c)) for g, v, c in zip(groups, graphs, chosen, strict=True)]
 
 
-def marginal_model(model: pm.Model, structure: ModelStructure) -> pm.Model:
+def marginal_model(model: pm.Model, tables: ModelTables) -> pm.Model:
     """The model without its discrete latents."""
-    return Builder(model, structure).build()
+    return Builder(model, tables).build()
 
 
 class Builder:
     """Registers clones of the variables that stay, and the summed terms, in a new model."""
 
-    def __init__(self, model: pm.Model, structure: ModelStructure):
-        self.model, self.structure = model, structure
+    def __init__(self, model: pm.Model, tables: ModelTables):
+        self.model, self.tables, self.structure = model, tables, tables.structure
         self.new = pm.Model(model=None)
         self.random = frozenset(model.basic_RVs)
-        self.gone: set[Variable] = {item.rv for item in structure.latents}
-        self.gone |= {rv for rv in model.free_RVs if rv.name in structure.dropped and self.reads(rv)}
+        latents = {item.name for item in self.structure.latents}
+        self.gone: set[Variable] = {rv for rv in model.free_RVs if rv.name in latents}
+        self.gone |= {rv for rv in model.free_RVs if rv.name in self.structure.dropped and self.reads(rv)}
 
     def reads(self, variable: Variable) -> bool:
         """Whether a variable of the model depends on one that is summed out, given all other random variables."""
@@ -116,13 +104,12 @@ class Builder:
             for variable in variables:
                 if variable in stays:
                     self.register_derived(variable.name, self.clone[variable], name, self.dims(variable.name))
-        terms = [t for t in self.structure.terms if t.kind == "latent" or self.reads(self.variable(t))]
-        for summed in sum_out(self.structure, terms):
+        data = {v.name: v for v in [*model.observed_RVs, *model.potentials]}
+        groups = unit_groups(self.tables)
+        groups = [g for g in groups if any(self.reads(data[name]) for name in (*g.observed, *g.potentials))]
+        for summed in sum_out(self.tables, groups):
             self.register_summed(summed)
         return self.new
-
-    def variable(self, term: Term) -> Variable:
-        return term.density if term.rv is None else term.rv
 
     def dims(self, name: str):
         return self.model.named_vars_to_dims.get(name)

@@ -1,23 +1,25 @@
 """Which independent units belong together, and what they correspond to in the user's model.
 
-The log-likelihood of a model is a sum over units. Terms that share units form a **group** (two observed variables
-that depend on one latent, say). The units of a group are named after the rows of an observed variable, or after the
-elements of a latent, where they correspond to them one by one.
+The log-likelihood of a model is a sum over units. Observed variables and Potentials that share units form a **group**
+(two observed variables that depend on one latent, say). The units of a group are named after the rows of an observed
+variable, or after the elements of a latent, where they correspond to them one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.graph.elimination import Elimination
-from pm_mlem.graph.factors import Factor
 from pm_mlem.graph.structure import Latent
-from pm_mlem.graph.tables import DensityTerm
+from pm_mlem.graph.tables import ModelTables
 
 MANY_NAMES = 4
 """Names of more variables than this are abbreviated."""
@@ -27,8 +29,8 @@ MANY_NAMES = 4
 class Grid:
     """The axes of a variable along which the units run.
 
-    ``name`` and ``ndim`` are those of the variable, ``axes`` its axes in their order; ``units`` are the unit's numbers,
-    shaped like these axes.
+    ``name`` and ``ndim`` are those of the variable, ``axes`` its axes in their order; ``units`` are the numbers of
+    the units, shaped like these axes.
     """
 
     name: str
@@ -43,11 +45,11 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class UnitGroup:
-    """Units of the terms that hang together.
+    """Units of the data that hang together.
 
     Attributes
     ----------
-    observed, potentials : names of the terms, in the order of declaration
+    observed, potentials : names of the observed variables and Potentials, in the order of declaration
     units : numbers of the units among all units of the elimination, in the order in which they are reported; units
         that hold no data (their latents sum to one) are left out
     grid : the variable whose rows (or elements) the units are, or None
@@ -69,38 +71,76 @@ class UnitGroup:
         return self.units.shape
 
 
-def unit_groups(
-    densities: Sequence[DensityTerm], factors: Sequence[Factor], latents: Sequence[Latent], elimination: Elimination
-) -> tuple[UnitGroup, ...]:
-    """The groups of a model that hold data, in the order of their first term."""
-    label = connect(densities, factors, elimination)
-    found = []
-    for group in dict.fromkeys(label.values()):
-        chosen = [i for i, f in enumerate(factors) if label[f.term] == group]
-        terms = {factors[i].term: densities[factors[i].term_index].term.kind for i in chosen}
-        observed = tuple(name for name, kind in terms.items() if kind == "observed")
-        potentials = tuple(name for name, kind in terms.items() if kind == "potential")
-        if not observed and not potentials:
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """The entries of one observed variable or Potential: flat positions (summed ones by the first) and their units."""
+
+    name: str
+    kind: str
+    position: np.ndarray
+    unit: np.ndarray
+    shape: tuple[int, ...]
+    ndim: int
+    whole: bool
+
+
+def unit_groups(tables: ModelTables) -> tuple[UnitGroup, ...]:
+    """The groups of a model, in the order of their first variable."""
+    variables = list(data_entries(tables))
+    label = connect(variables, tables.elimination)
+    of_element = units_of_elements(tables)
+    groups = []
+    for number in dict.fromkeys(label):
+        members = [v for v, n in zip(variables, label, strict=True) if n == number]
+        units = np.unique(np.concatenate([v.unit for v in members]))
+        members.sort(key=lambda v: v.kind == "potential")
+        grid = next((g for g in grids(members, tables, of_element) if fits(g, units)), None)
+        names = {kind: tuple(v.name for v in members if v.kind == kind) for kind in ("observed", "potential")}
+        groups.append(
+            UnitGroup(names["observed"], names["potential"], units if grid is None else grid.units, grid),
+        )
+    return tuple(groups)
+
+
+def data_entries(tables: ModelTables) -> Iterator[Entries]:
+    """The observed variables and Potentials with the units of their entries."""
+    of_term: dict[str, list[int]] = {}
+    for i, factor in enumerate(tables.factors):
+        of_term.setdefault(factor.term, []).append(i)
+    for indices in of_term.values():
+        density = tables.densities[tables.factors[indices[0]].term_index]
+        term = density.term
+        if term.kind not in ("observed", "potential"):
             continue
-        rows = [elimination.unit_of_row[i] for i in chosen if factors[i].term in (*observed, *potentials)]
-        units = np.unique(np.concatenate(rows))
-        named = grids(chosen, (*observed, *potentials), densities, factors, latents, elimination)
-        grid = next((g for g in named if fits(g, units)), None)
-        found.append(UnitGroup(observed, potentials, units if grid is None else grid.units, grid))
-    return tuple(found)
+        position = np.concatenate([tables.factors[i].entries for i in indices])
+        unit = np.concatenate([tables.elimination.unit_of_row[i] for i in indices])
+        value = density.lifted if term.value is None else term.value
+        ndim = len(value.shape) - (term.family is not None)
+        for name in term.members:
+            start, shape = density.part_of(name)
+            own = slice(None)
+            if term.family is not None:
+                own = (position >= start) & (position < start + math.prod(shape))
+            yield Entries(name, term.kind, position[own] - start, unit[own], shape, ndim, density.whole)
 
 
-def connect(densities: Sequence[DensityTerm], factors: Sequence[Factor], elimination: Elimination) -> dict[str, int]:
-    """A label for each term; terms with units in common have the same one."""
-    vector_of_unit = np.repeat(np.arange(len(elimination.sizes)), elimination.sizes)
-    label = np.arange(len(elimination.sizes))
-    touched: dict[str, set[int]] = {d.term.name: set() for d in densities}
-    for factor, units in zip(factors, elimination.unit_of_row, strict=True):
-        touched[factor.term] |= set(np.unique(vector_of_unit[units]).tolist())
-    for vectors in touched.values():
-        joined = label[list(vectors)]
-        label[np.isin(label, joined)] = joined.min()
-    return {name: int(label[min(vectors)]) for name, vectors in touched.items()}
+def connect(variables: list[Entries], elimination: Elimination) -> list[int]:
+    """A label for each variable; variables with units in common have the same one."""
+    n, total = len(variables), sum(elimination.sizes)
+    rows = np.repeat(np.arange(n), [len(v.unit) for v in variables])
+    columns = n + np.concatenate([v.unit for v in variables]) if variables else rows
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(n + total, n + total))
+    return connected_components(graph, directed=False)[1][:n].tolist()
+
+
+def units_of_elements(tables: ModelTables) -> np.ndarray:
+    """The unit of every latent element, -1 where it has none."""
+    vectors = tables.structure.vectors
+    of_element = np.full(1 + max((int(v.elements.max()) for v in vectors), default=-1), -1)
+    for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        for view in factor.views:
+            of_element[vectors[view.vector].elements[view.address]] = units
+    return of_element
 
 
 def fits(grid: Grid, units: np.ndarray) -> bool:
@@ -108,31 +148,22 @@ def fits(grid: Grid, units: np.ndarray) -> bool:
     return np.array_equal(np.sort(grid.units, axis=None), units)
 
 
-def grids(
-    chosen: Sequence[int],
-    data: Sequence[str],
-    densities: Sequence[DensityTerm],
-    factors: Sequence[Factor],
-    latents: Sequence[Latent],
-    elimination: Elimination,
-) -> Iterator[Grid]:
+def grids(members: list[Entries], tables: ModelTables, of_element: np.ndarray) -> Iterator[Grid]:
     """Candidates for the names of the units: observed variables first, then Potentials, then latents."""
-    for name in data:
-        own = [i for i in chosen if factors[i].term == name]
-        density = densities[factors[own[0]].term_index]
-        if density.whole:
-            unit = np.full(int(np.prod(density.lifted.shape, dtype=np.int64)), -1)
-            for i in own:
-                unit[factors[i].entries] = elimination.unit_of_row[i]
-            value = density.lifted if density.term.value is None else density.term.value
-            yield from varying(name, len(value.shape), unit.reshape(density.lifted.shape))
-    for position, latent in enumerate(latents):
-        unit = np.full(latent.n_elements, -1)
-        for i in chosen:
-            for view in factors[i].views:
-                if view.latent == position:
-                    unit[view.address] = elimination.unit_of_row[i]
-        yield from varying(latent.name, len(latent.shape), unit.reshape(latent.shape))
+    for variable in members:
+        if variable.whole:
+            unit = np.full(math.prod(variable.shape), -1)
+            unit[variable.position] = variable.unit
+            yield from varying(variable.name, variable.ndim, unit.reshape(variable.shape))
+    for latent in tables.structure.latents:
+        yield from grid_of_latent(latent, of_element)
+
+
+def grid_of_latent(latent: Latent, of_element: np.ndarray) -> Iterator[Grid]:
+    unit = of_element[latent.base : latent.base + latent.n_elements]
+    axes = [d for d in range(len(latent.shape)) if d not in latent.joined]
+    for grid in varying(latent.name, len(latent.shape), unit.reshape([latent.shape[d] for d in axes])):
+        yield Grid(grid.name, grid.ndim, tuple(axes[d] for d in grid.axes), grid.units)
 
 
 def varying(name: str, ndim: int, unit: np.ndarray) -> Iterator[Grid]:
@@ -149,13 +180,14 @@ def varying(name: str, ndim: int, unit: np.ndarray) -> Iterator[Grid]:
 
 
 def unit_vector(group: UnitGroup, elimination: Elimination) -> Variable:
-    """The group's log-likelihood by unit, shaped like ``group.shape``: a function of the density arrays' placeholders."""
+    """The group's log-likelihood by unit, shaped like ``group.shape``: a function of the terms' placeholders."""
     offsets = np.concatenate([[0], np.cumsum(elimination.sizes)]).astype(int)
-    vector_of_unit = np.searchsorted(offsets, group.units.ravel(), side="right") - 1
+    numbers = group.units.ravel()
+    vector_of_unit = np.searchsorted(offsets, numbers, side="right") - 1
     used = np.unique(vector_of_unit).tolist()
     starts = np.concatenate([[0], np.cumsum([elimination.sizes[v] for v in used])]).astype(int)
-    where = starts[np.searchsorted(used, vector_of_unit)] + group.units.ravel() - offsets[vector_of_unit]
+    where = starts[np.searchsorted(used, vector_of_unit)] + numbers - offsets[vector_of_unit]
     joined = elimination.units[used[0]] if len(used) == 1 else pt.concatenate([elimination.units[v] for v in used])
     if not np.array_equal(where, np.arange(starts[-1])):
         joined = joined[where]
-    return joined.reshape(group.shape) if group.units.ndim != 1 else joined
+    return joined if group.units.ndim == 1 else joined.reshape(group.shape)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from pytensor.graph.basic import Apply
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.elemwise import Elemwise
 
 from pm_mlem.graph.shield import nonlinear
+
 
 class GuardedElemwise(Op):
     """An elementwise operation with a guarded pullback (JAX only)."""
@@ -55,9 +55,3 @@ def guarded(function):
         return core(*jnp.broadcast_arrays(*floats))
 
     return call
-
-
-@jax_funcify.register(GuardedElemwise)
-def _(op, node, **kwargs):
-    plain = op.op.make_node(*node.inputs)
-    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs))

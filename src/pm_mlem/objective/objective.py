@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.structure import ModelStructure
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
@@ -118,11 +117,9 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
 
-def build_objective(
-    structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend
-) -> Objective:
+def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
     """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
-    space = build_space(structure, tables, backend)
+    space = build_space(tables.structure, tables, backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)

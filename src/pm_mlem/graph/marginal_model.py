@@ -16,6 +16,7 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph import numba_ops  # noqa: F401  (registers the package's own Ops)
 from pm_mlem.graph.marginal import density_at, marginal_rv, starting_at
 from pm_mlem.graph.shield import shield
 from pm_mlem.graph.structure import PLAIN

@@ -70,41 +70,37 @@ class Builder:
         latents = {item.name for item in self.structure.latents}
         self.gone: set[Variable] = {rv for rv in model.free_RVs if rv.name in latents}
         self.gone |= {rv for rv in model.free_RVs if rv.name in self.structure.dropped and self.reads(rv)}
+        self.free = [rv for rv in model.free_RVs if rv not in self.gone]
+        self.frozen = frozen_inputs(model)
+        self.clone = self.clones()
 
     def reads(self, variable: Variable) -> bool:
         """Whether a variable of the model depends on one that is summed out, given all other random variables."""
         start = variable.owner.inputs if variable in self.random else [variable]
         return any(v in self.gone for v in ancestors(start, blockers=self.random))
 
-    # --- what stays ----------------------------------------------------------------------------------------
+    def clones(self) -> dict[Variable, Variable]:
+        """Copies of all variables that the new model needs, with constants for data and dims."""
+        model = self.model
+        derived = [v for v in [*model.deterministics, *model.potentials] if not self.reads(v)]
+        values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
+        starts = [v for rv in self.free if isinstance(v := model.rvs_to_initial_values[rv], Variable)]
+        wanted = list(dict.fromkeys([*self.free, *model.observed_RVs, *derived, *values, *starts]))
+        return dict(zip(wanted, clone_replace(wanted, self.frozen, rebuild_strict=False), strict=True))
 
     def build(self) -> pm.Model:
         model = self.model
-        free = [rv for rv in model.free_RVs if rv not in self.gone]
-        for rv in free:
-            if self.reads(rv):
-                raise UnsupportedModelError(
-                    f"The prior of '{rv.name}' depends on a discrete latent; observe the latent or marginalize the "
-                    "prior."
-                )
-        stays = [v for v in [*model.observed_RVs, *model.deterministics, *model.potentials] if not self.reads(v)]
-        observed = [rv for rv in model.observed_RVs]
-        values = [model.rvs_to_values[rv] for rv in observed]
-        starts = [v for rv in free if is_symbolic(v := model.rvs_to_initial_values[rv])]
-        self.freeze()
-        wanted = list(dict.fromkeys([*free, *observed, *stays, *values, *starts]))
-        clones = clone_replace(wanted, self.frozen, rebuild_strict=False)
-        self.clone = dict(zip(wanted, clones, strict=True))
         self.register_coords()
-        for rv in model.basic_RVs:
-            if rv in free:
-                self.register_free(rv)
-            elif rv in stays:
-                self.register_observed(rv.name, self.clone[rv], self.clone[model.rvs_to_values[rv]], self.dims(rv.name))
-        for name, variables in (("potentials", model.potentials), ("deterministics", model.deterministics)):
-            for variable in variables:
-                if variable in stays:
-                    self.register_derived(variable.name, self.clone[variable], name, self.dims(variable.name))
+        for rv in self.free:
+            self.register_free(rv)
+        for rv in model.observed_RVs:
+            if not self.reads(rv):
+                value = self.clone[model.rvs_to_values[rv]]
+                self.register_observed(rv.name, self.clone[rv], value, self.dims(rv.name))
+        for kind in ("potentials", "deterministics"):
+            for variable in getattr(model, kind):
+                if variable in self.clone:
+                    self.register_derived(variable.name, self.clone[variable], kind, self.dims(variable.name))
         data = {v.name: v for v in [*model.observed_RVs, *model.potentials]}
         groups = unit_groups(self.tables)
         groups = [g for g in groups if any(self.reads(data[name]) for name in (*g.observed, *g.potentials))]
@@ -114,17 +110,6 @@ class Builder:
 
     def dims(self, name: str):
         return self.model.named_vars_to_dims.get(name)
-
-    def freeze(self) -> None:
-        """Constants for data and lengths of dimensions, fresh random generators."""
-        model = self.model
-        self.frozen: dict[Variable, Variable] = {}
-        for variable in [*model.data_vars, *model.dim_lengths.values()]:
-            if not isinstance(variable, Constant):
-                [value] = function([], [variable], mode=PLAIN)()
-                self.frozen[variable] = pt.constant(value, name=variable.name, dtype=variable.type.dtype)
-        for rng in find_rng_nodes([*model.basic_RVs, *model.deterministics, *model.potentials]):
-            self.frozen[rng] = shared(deepcopy(rng.get_value()))
 
     # --- registration --------------------------------------------------------------------------------------
 
@@ -136,6 +121,11 @@ class Builder:
             self.new.register_data_var(self.frozen.get(variable, variable), self.dims(variable.name))
 
     def register_free(self, rv: Variable) -> None:
+        if self.reads(rv):
+            raise UnsupportedModelError(
+                f"The prior of '{rv.name}' depends on a discrete latent, which cannot be summed out of it. Give "
+                f"'{rv.name}' a prior of its own and let the latent choose where it is used, or observe the latent."
+            )
         variable, start = self.clone[rv], self.model.rvs_to_initial_values[rv]
         if isinstance(start, np.ndarray):
             variable.owner.op, start = starting_at(variable.owner.op, start), None
@@ -145,7 +135,7 @@ class Builder:
             dims=self.dims(rv.name),
             default_transform=None,
             transform=self.model.rvs_to_transforms[rv],
-            initval=self.clone.get(start, start) if is_symbolic(start) else start,
+            initval=self.clone[start] if isinstance(start, Variable) else start,
         )
 
     def register_observed(self, name: str, variable: Variable, value: Variable, dims) -> None:
@@ -171,23 +161,19 @@ class Builder:
             self.register_derived(group.name, density, "potentials", self.dims_of_units(group))
             return
         rvs = [rv for rv in self.model.observed_RVs if rv.name in group.observed]
-        draw = join([self.clone[rv] for rv in rvs])
+        arrays = [np.broadcast_to(leaf.data, leaf.shape) for leaf in map(self.structure.leaves.__getitem__, rvs)]
+        shapes = [a.shape for a in arrays]
+        draw = join([self.clone[rv] for rv in rvs], shapes)
+        data = function([], join(list(map(pt.constant, arrays)), shapes), mode=PLAIN)().astype(draw.type.dtype)
         registered = frozenset(self.new.basic_RVs)
         parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
-        data = self.data(rvs, draw)
         variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data)
         value = self.clone[self.model.rvs_to_values[rvs[0]]] if len(rvs) == 1 else pt.constant(data)
-        self.register_observed(group.name, variable, value, self.dims_of_data(group, draw.type.ndim))
-
-    def data(self, rvs: Sequence[Variable], draw: Variable) -> np.ndarray:
-        """The observed values, laid out like the draws."""
-        leaves = [self.structure.leaves[rv] for rv in rvs]
-        arrays = [np.broadcast_to(leaf.data, leaf.shape) for leaf in leaves]
-        return np.asarray(function([], join([pt.constant(a) for a in arrays]), mode=PLAIN)(), dtype=draw.type.dtype)
+        self.register_observed(group.name, variable, value, self.dims_of_data(group, data.ndim))
 
     def dims_of_data(self, group: UnitGroup, ndim: int):
         """The dims of an observed variable, if its log-likelihood by unit has the first of them."""
-        if group.grid is None or not group.grid.leading:
+        if group.grid is None or not group.grid.leading or group.grid.name not in group.observed:
             return None
         dims = self.dims(group.grid.name)
         return None if dims is None or len(dims) > ndim else (*dims, *[None] * (ndim - len(dims)))
@@ -197,14 +183,22 @@ class Builder:
         return None if dims is None else tuple(dims[d] for d in group.grid.axes)
 
 
-def join(parts: Sequence[Variable]) -> Variable:
+def frozen_inputs(model: pm.Model) -> dict[Variable, Variable]:
+    """Constants for data and lengths of dimensions, fresh random generators."""
+    frozen: dict[Variable, Variable] = {}
+    for variable in [*model.data_vars, *model.dim_lengths.values()]:
+        if not isinstance(variable, Constant):
+            [value] = function([], [variable], mode=PLAIN)()
+            frozen[variable] = pt.constant(value, name=variable.name, dtype=variable.type.dtype)
+    for rng in find_rng_nodes([*model.basic_RVs, *model.deterministics, *model.potentials]):
+        frozen[rng] = shared(deepcopy(rng.get_value()))
+    return frozen
+
+
+def join(parts: Sequence[Variable], shapes: Sequence[tuple[int, ...]]) -> Variable:
     """Several arrays as one: side by side along a last axis if they have one shape, end to end otherwise."""
     if len(parts) == 1:
         return parts[0]
-    if len({v.type.shape for v in parts}) == 1 and None not in parts[0].type.shape:
+    if len(set(shapes)) == 1:
         return pt.stack(parts, axis=-1)
     return pt.concatenate([v.ravel() for v in parts])
-
-
-def is_symbolic(start: object) -> bool:
-    return isinstance(start, Variable)

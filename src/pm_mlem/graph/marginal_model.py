@@ -161,10 +161,12 @@ class Builder:
             self.register_derived(group.name, density, "potentials", self.dims_of_units(group))
             return
         rvs = [rv for rv in self.model.observed_RVs if rv.name in group.observed]
-        arrays = [np.broadcast_to(leaf.data, leaf.shape) for leaf in map(self.structure.leaves.__getitem__, rvs)]
+        leaves = [self.structure.leaves[rv] for rv in rvs]
+        arrays = [np.broadcast_to(leaf.data, leaf.shape) for leaf in leaves]
         shapes = [a.shape for a in arrays]
         draw = join([self.clone[rv] for rv in rvs], shapes)
-        data = function([], join(list(map(pt.constant, arrays)), shapes), mode=PLAIN)().astype(draw.type.dtype)
+        joined = function([], join([pt.constant(a) for a in arrays], shapes), mode=PLAIN)()
+        data = np.asarray(joined, dtype=draw.type.dtype)
         registered = frozenset(self.new.basic_RVs)
         parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
         variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data)
@@ -188,7 +190,7 @@ def frozen_inputs(model: pm.Model) -> dict[Variable, Variable]:
     frozen: dict[Variable, Variable] = {}
     for variable in [*model.data_vars, *model.dim_lengths.values()]:
         if not isinstance(variable, Constant):
-            [value] = function([], [variable], mode=PLAIN)()
+            value = np.asarray(function([], variable, mode=PLAIN)())
             frozen[variable] = pt.constant(value, name=variable.name, dtype=variable.type.dtype)
     for rng in find_rng_nodes([*model.basic_RVs, *model.deterministics, *model.potentials]):
         frozen[rng] = shared(deepcopy(rng.get_value()))

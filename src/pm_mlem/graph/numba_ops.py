@@ -20,7 +20,7 @@ from pm_mlem.graph.recursion import Window
 
 @register_funcify_and_cache_key(WindowLogZ)
 def funcify_window(op, node, **kwargs):
-    lengths, *tables = node.inputs
+    _, *tables = node.inputs
     if not all_static(node):
         return generate_fallback_impl(op, node, **kwargs), None
     layout = layout_of(op.window, [t.type.shape for t in tables])

@@ -506,6 +506,35 @@ def reshaped():
 
 
 @structure
+def labels_selected_by_labels():
+    """The class of an observation is the class of its cluster."""
+    cluster, first = labels(3, 2, "cluster")
+    kind, second = labels(2, 3, "kind")
+    pm.Normal("y", means()[kind[cluster]], 0.7, observed=Y[:2])
+    return first | second
+
+
+@structure
+def expressions_selected_by_a_label():
+    z, domains = labels(shape=3)
+    c, others = labels(shape=3, name="c")
+    mu = means()
+    which = pt.stack([mu[z], 0.3 * mu[z[::-1]]])
+    pm.Normal("y", which[c, np.arange(3)], 0.7, observed=Y[:3])
+    return domains | others
+
+
+@structure
+def weights_by_observed_labels():
+    """PyMC lists observed variables after all free ones."""
+    k = pm.Categorical("k", pm.Dirichlet("w", np.ones(2)), observed=np.array([0, 1, 1, 0]))
+    P = pm.Dirichlet("P", np.ones((2, 2)), initval=np.array([[0.3, 0.7], [0.8, 0.2]]))
+    z = pm.Categorical("z", P[k], shape=4)
+    pm.Normal("y", means()[z], 0.7, observed=Y)
+    return {"z": ((4,), states(2))}
+
+
+@structure
 def set_subtensor():
     z, domains = labels()
     pm.Normal("y", means()[pt.set_subtensor(z[0], 1)], 0.7, observed=Y)

@@ -78,13 +78,18 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
 def roles(model: pm.Model, structure):
     """One entry for each named variable, in the order of declaration."""
     latents = {item.name: item for item in structure.latents}
+    components = {item.mixture: item for item in structure.latents}
     shapes = {rv.name: lifted.shape for rv, lifted in structure.leaves.items()}
     for rv in model.basic_RVs:
-        kind = type(rv.owner.op).__name__.removesuffix("RV")
+        kind = type(rv.owner.op).__name__.removesuffix("RV").lstrip("_")
         if rv.name in latents:
             item = latents[rv.name]
             yield Role(rv.name, "latent", f"{kind}, {latent_text(item)}")
         elif rv in model.observed_RVs:
+            if rv.name in components:
+                item = components[rv.name]
+                detail = f"component of '{rv.name}', {item.n_elements} element(s) with {item.states} states"
+                yield Role(item.name, "latent", detail)
             yield Role(rv.name, "data", f"{kind}, {shape_text(shapes[rv.name])}")
         elif rv.name in structure.dropped:
             yield Role(rv.name, "missing", "integrates to one")

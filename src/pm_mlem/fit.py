@@ -108,6 +108,9 @@ def fit(
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
     algorithms, chosen = choose(method, engine)
+    engine.verify(
+        curvature=any(isinstance(a, Newton) for a in algorithms), em=any(isinstance(a, EM) for a in algorithms)
+    )
     with progress(chosen, enabled=progressbar) as observe:
         points = start_points(starts, engine, unit, random_seed)
         optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)

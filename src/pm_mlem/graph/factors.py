@@ -7,14 +7,15 @@ latents are tables without slots; their rows are independent units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.lift import Context, Lifted, Slot
-from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.lift.core import align, align_symbol, broadcast_slots, materialize
 from pm_mlem.graph.structure import LatentVector
 
 
@@ -34,7 +35,7 @@ class Factor:
     Attributes
     ----------
     term : name of the variable or Potential it comes from
-    term_index : position of that term
+    term_index : position of that term (the first one for the components of a mixture)
     table : symbolic array ``(states of view 1, ..., states of view s, rows or 1)``, a function of the term's
         density array
     views : the latents it reads
@@ -72,6 +73,32 @@ def factorize(
         Factor(term, term_index, table, views, len(chosen), entries[chosen])
         for table, views, chosen in split_rows(flat, rows, vectors, context)
     ]
+
+
+def by_state(values: Mapping[int, Lifted], latent: Lifted, context: Context) -> list[Lifted]:
+    """Values that each count only where a latent has one state; what comes back adds up to that.
+
+    ``values`` maps states to arrays of the latent's shape; those that read no other latent become one table.
+    """
+    alone = {state: value for state, value in values.items() if not value.slots}
+    tables = [only_at(value, latent, state, context) for state, value in values.items() if value.slots]
+    if alone:
+        [slot] = latent.slots
+        wide = np.broadcast_shapes(*[value.array_shape for value in alone.values()])
+        rows = [
+            pt.broadcast_to(context.symbol(alone[state]), wide) if state in alone else pt.zeros(wide)
+            for state in range(slot.lower, slot.lower + slot.size)
+        ]
+        tables.append(Lifted(latent.shape, latent.slots, symbol=pt.stack(rows)))
+    return tables
+
+
+def only_at(value: Lifted, latent: Lifted, state: int, context: Context) -> Lifted:
+    """The value where a latent (an array of the same shape) has one state, 0 where it has another."""
+    slots, positions = broadcast_slots([value, latent], value.ndim)
+    array = align_symbol(value, positions[0], len(slots), value.ndim, context)
+    chosen = align(Lifted(latent.shape, latent.slots, data=latent.data == state), positions[1], len(slots), value.ndim)
+    return Lifted(value.shape, tuple(slots), symbol=pt.switch(context.inline(chosen), array, 0.0))
 
 
 def used_slots(value: Lifted, context: Context) -> Lifted:

@@ -69,7 +69,8 @@ class Builder:
         self.random = frozenset(model.basic_RVs)
         latents = {item.name for item in self.structure.latents}
         self.gone: set[Variable] = {rv for rv in model.free_RVs if rv.name in latents}
-        self.gone |= {rv for rv in model.free_RVs if rv.name in self.structure.dropped and self.reads(rv)}
+        dropped = [rv for rv in model.free_RVs if rv.name in self.structure.dropped]
+        self.gone |= {rv for rv in dropped if rv.type.dtype.startswith(("int", "uint", "bool")) or self.reads(rv)}
         self.free = [rv for rv in model.free_RVs if rv not in self.gone]
         self.frozen = frozen_inputs(model)
         self.clone = self.clones()

@@ -41,7 +41,7 @@ def lower(
     outputs: Sequence[Variable],
     backend: Backend = "jax",
     *,
-    protect: bool = False,
+    protect: Sequence[Variable] = (),
     infinite: bool = False,
 ) -> Callable[..., Arrays]:
     """A pure JAX function of the inputs that returns the list of outputs.
@@ -51,9 +51,9 @@ def lower(
     inputs, outputs : symbolic variables
     backend : {"jax", "numba", "c"}
         Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
-    protect : bool
-        Keep the gradient finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a function
-        can be differentiated forwards only over a reverse pass.
+    protect : inputs
+        Keep the gradient by them finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a
+        function can be differentiated forwards only over a reverse pass.
     infinite : bool
         Whether some input holds infinite constants.
 
@@ -70,12 +70,12 @@ def lower(
 
 
 def lower_to_jax(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: bool, infinite: bool
+    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: Sequence[Variable], infinite: bool
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
-        guard(graph)
+        guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
     try:
         run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:
@@ -184,4 +184,4 @@ def _(op, **kwargs):
 @jax_funcify.register(GuardedElemwise)
 def _(op, node, **kwargs):
     plain = op.op.make_node(*node.inputs)
-    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs))
+    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs), op.active)

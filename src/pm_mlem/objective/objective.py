@@ -123,12 +123,14 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)
-    densities = lower(inputs, [d.array for d in tables.densities], backend, protect=True, infinite=infinite)
+    densities = lower(
+        inputs, [d.array for d in tables.densities], backend, protect=tables.free_inputs, infinite=infinite
+    )
     arrays = [d.input for d in tables.densities]
     partition = lower([*arrays, *placeholders], tables.elimination.units, "jax")
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
-    prior = lower(inputs, [tables.log_prior], backend, protect=True, infinite=infinite)
+    prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
     return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data)
 

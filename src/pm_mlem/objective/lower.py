@@ -21,8 +21,9 @@ from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
 from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.graph.shield import needs_guard
 from pm_mlem.objective import kernels
-from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded, needs_guard
+from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded
 
 Backend = str
 Arrays = list[Any]

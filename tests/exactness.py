@@ -11,9 +11,9 @@ from pytensor.graph.replace import graph_replace
 
 from brute_force import Exact, enumerate_exactly
 from grammar import Built
-from pm_mlem.graph.structure import analyse
+from pm_mlem.graph.read import read
+from pm_mlem.graph.structure import ModelStructure
 from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.tabulate import tabulate
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -36,8 +36,8 @@ class Found:
 
 
 def evaluate(built: Built) -> Found:
-    """Analyse, tabulate and evaluate a model."""
-    tables = tabulate(analyse(built.model), with_prior=False)
+    """Read and evaluate a model."""
+    tables = read(built.model, with_prior=False)
     theta = list(tables.free_inputs)
     densities = {d.input: d.array for d in tables.densities}
     units = list(tables.elimination.units)
@@ -51,7 +51,11 @@ def evaluate(built: Built) -> Found:
     probes = [p.input for p in tables.probes]
     posterior = gradients(probed, probes)
     whole = graph_replace([total, *evidence, probed, *posterior], densities, strict=False)
-    outputs = [*whole, *gradients(whole[0], theta), *[d.array for d in tables.derived], *tables.guards]
+    known = {}
+    for array, slope in zip(densities.values(), whole[1 : 1 + len(densities)], strict=True):
+        known[array] = known[array] + slope if array in known else slope
+    slopes = grad(None, theta, known_grads=known, disconnected_inputs="ignore") if theta else []
+    outputs = [*whole, *slopes, *[d.array for d in tables.derived], *tables.guards]
     inputs = [*theta, *probes, *[v for v, _ in tables.data]]
     run = function(inputs, outputs, mode=Mode("py", None), on_unused_input="ignore")
     point = [np.asarray(built.parameters[v.name], dtype=float) for v in theta]
@@ -118,19 +122,44 @@ def slope_by_differences(built: Built, name: str) -> np.ndarray:
 
 
 def check_latents(found: Found, exact: Exact) -> None:
-    latents = found.tables.structure.latents
-    assert {item.name for item in latents} == set(exact.configurations)
-    for item in latents:
+    structure = found.tables.structure
+    assert {item.name for item in structure.latents} == set(exact.configurations)
+    place = {int(e): (v.name, i) for v in structure.vectors for i, e in enumerate(v.elements)}
+    for item in structure.latents:
+        lifted = structure.leaves[item.rv]
+        address = np.broadcast_to(lifted.slots[0].address, item.shape)
+        domain = np.broadcast_to(lifted.data, (len(lifted.data), *item.shape))
+        marginal = np.zeros((item.states, *item.shape))
+        for position in np.ndindex(item.shape):
+            name, i = place[int(address[position])]
+            np.add.at(
+                marginal[(..., *position)], domain[(..., *position)] - item.lower, found.probabilities[name][:, i]
+            )
         np.testing.assert_allclose(
-            found.probabilities[item.name], exact.posterior(item.name, item.lower, item.states),
-            **CLOSE, err_msg=f"posterior of {item.name}",
-        )  # fmt: skip
+            marginal, exact.posterior(item.name, item.lower, item.states), **CLOSE, err_msg=f"posterior of {item.name}"
+        )
+
+
+def element_states(structure: ModelStructure, exact: Exact) -> np.ndarray:
+    """Position of the state of every latent element in every configuration: (configurations, elements).
+
+    Entries of a latent that are enumerated jointly are one element.
+    """
+    result = np.zeros((len(exact.weights), sum(v.n_elements for v in structure.vectors)), dtype=int)
+    for item in structure.latents:
+        lifted, values = structure.leaves[item.rv], exact.configurations[item.name]
+        address = np.broadcast_to(lifted.slots[0].address, item.shape)
+        domain = np.broadcast_to(lifted.data, (len(lifted.data), *item.shape))
+        for element in np.unique(address):
+            own = address == element
+            equal = np.all(domain[:, None, own] == values[None, :, own], axis=-1)
+            result[:, element] = equal.argmax(axis=0)
+    return result
 
 
 def check_deterministics(found: Found, exact: Exact) -> None:
     """Joint posteriors of what each Deterministic reads, and its posterior mean."""
-    elements = [exact.configurations[i.name].reshape(len(exact.weights), -1) for i in found.tables.structure.latents]
-    elements = np.concatenate(elements, axis=1) if elements else np.zeros((1, 0))
+    elements = element_states(found.tables.structure, exact)
     for d in found.tables.derived:
         table = found.derived[d.name]
         if d.lifted.slots:
@@ -147,14 +176,11 @@ def check_joint(d, joint: np.ndarray, elements: np.ndarray, weights: np.ndarray)
     addresses = [np.broadcast_to(s.address, d.lifted.shape) for s in slots]
     for position in np.ndindex(d.lifted.shape):
         expected = np.zeros(tuple(s.size for s in slots))
-        read = [int(a[position]) for a in addresses]
-        states = [
-            elements[:, e].astype(int) - s.lower if e >= 0 else np.zeros(len(weights), int)
-            for e, s in zip(read, slots, strict=True)
-        ]
+        here = [int(a[position]) for a in addresses]
+        states = [elements[:, e] if e >= 0 else np.zeros(len(weights), int) for e in here]
         np.add.at(expected, tuple(states), weights)
         got = joint[(..., *position)]
-        for axis, e in enumerate(read):
+        for axis, e in enumerate(here):
             if e < 0:  # nothing is read here: the whole weight may sit anywhere along this axis
                 got, expected = got.sum(axis, keepdims=True), expected.sum(axis, keepdims=True)
         np.testing.assert_allclose(got, expected, **CLOSE, err_msg=f"joint posterior of {d.name}{position}")

@@ -86,7 +86,21 @@ class Writer:
         return name
 
     def noise(self, shape: Shape) -> str:
-        return f"noise({self.seed()}, {shape})"
+        return self.maybe_data(f"noise({self.seed()}, {shape})", shape)
+
+    def indices(self, shape: Shape, high: int) -> str:
+        """An index array."""
+        if np.prod(shape) > 8:
+            return self.maybe_data(f"counts({self.seed()}, {shape}, {high})", shape)
+        return self.maybe_data(f"np.array({self.array(shape, high).tolist()})", shape)
+
+    def maybe_data(self, array: str, shape: Shape) -> str:
+        """A constant, or ``pm.Data``, whose length may change (PyMC does not broadcast it where it is 1)."""
+        if 1 in shape or not self.flag(8):
+            return array
+        name = self.name("x")
+        self.write(f"{name} = pm.Data({name!r}, {array})")
+        return name
 
     # --- latents -----------------------------------------------------------------------------------------------
 
@@ -304,7 +318,7 @@ class Writer:
         if own == shape[::-1]:
             options += [lambda: (f"{text}.T", shape)] * 3
         if len(own) == 1 and len(shape) >= 1:
-            options.append(lambda: (f"{text}[np.array({self.array(shape, own[0]).tolist()})]", shape))
+            options.append(lambda: (f"{text}[{self.indices(shape, own[0])}]", shape))
             if own[0] > shape[-1] and len(shape) == 1:
                 start = self.choose(own[0] - shape[0] + 1)
                 options.append(lambda: (f"{text}[{start}:{start + shape[0]}]", shape))
@@ -322,16 +336,14 @@ class Writer:
             if own[1] == shape[0]:
                 options += [lambda: (f"{text}[{self.choose(own[0])}]", shape)] * 2
         if len(own) == 2:
-            pairs = [self.array(shape, n).tolist() for n in own]
-            options.append(lambda: (f"{text}[np.array({pairs[0]}), np.array({pairs[1]})]", shape))
+            options.append(lambda: (f"{text}[{', '.join(self.indices(shape, n) for n in own)}]", shape))
         if not own:
             if not exact:
                 return text, ()
             options.append(lambda: (f"pt.broadcast_to({text}, {shape})", shape))
             options.append(lambda: (f"pt.full({shape}, {text})", shape))
         if not options:
-            chosen = f"{text}.flatten()[np.array({self.array(shape, int(np.prod(own))).tolist()})]"
-            return chosen, shape
+            return f"{text}.flatten()[{self.indices(shape, int(np.prod(own)))}]", shape
         return self.pick(*options)()
 
     def entry(self, text: str, own: Shape) -> str:
@@ -445,6 +457,8 @@ class Writer:
         one = self.index(shape, exact)
         a, b = self.real(shape, depth), self.real(shape, depth)
         state = one.lower + self.choose(one.size)
+        if (one.lower, one.size) == (0, 2) and self.flag():
+            return Real(f"pt.switch({one.text}, {a.text}, {b.text})", np.broadcast_shapes(one.shape, a.shape, b.shape))
         condition = self.pick(f"pt.eq({one.text}, {state})", f"{one.text} > {state}", f"{one.text} <= {state}")
         return Real(f"pt.switch({condition}, {a.text}, {b.text})", np.broadcast_shapes(one.shape, a.shape, b.shape))
 
@@ -513,7 +527,8 @@ class Writer:
     # --- observed variables and Potentials ---------------------------------------------------------------------
 
     def data_shape(self) -> Shape:
-        return self.pick(*[s.shape for s in reversed(self.labels)], (3,), (2, 2), (), (4,), (6,), (2, 3), (1,))
+        return self.pick(*[s.shape for s in reversed(self.labels)], (3,), (2, 2), (), (4,), (6,), (2, 3),
+                         (1,), (40,))  # fmt: skip
 
     def depth(self) -> int:
         return self.pick(0, 1, 1, 2)
@@ -534,18 +549,18 @@ class Writer:
             return f"{self.parameter('positive', one.size)}[{one.index}]"
         return f"pt.exp(0.3 * {self.real(shape, self.depth()).text})"
 
-    def data(self, text: str, shape: Shape) -> str:
+    def data(self, shape: Shape) -> str:
         """Observed values, sometimes with missing ones."""
-        if len(shape) != 1 or shape[0] < 2 or not self.flag(8):
-            return text
+        if len(shape) != 1 or not 2 <= shape[0] <= 8 or not self.flag(8):
+            return self.noise(shape)
         mask = self.array(shape, 2).astype(bool)
         mask[0], mask[-1] = True, False
-        return f"masked({text}, {mask.tolist()})"
+        return f"masked(noise({self.seed()}, {shape}), {mask.tolist()})"
 
     def normal(self, name: str, shape: Shape) -> None:
         mean = self.real(shape, self.depth()).text
         self.write(f"pm.Normal({name!r}, {mean}, {self.positive(shape)}, "
-                   f"observed={self.data(self.noise(shape), shape)})")  # fmt: skip
+                   f"observed={self.data(shape)})")  # fmt: skip
 
     def poisson(self, name: str, shape: Shape) -> None:
         rate = self.positive(shape)
@@ -577,7 +592,7 @@ class Writer:
 
     def gamma(self, name: str, shape: Shape) -> None:
         self.write(f"pm.Gamma({name!r}, {self.positive(shape)}, {self.positive(shape)}, "
-                   f"observed=np.exp({self.noise(shape)}))")  # fmt: skip
+                   f"observed=np.exp(noise({self.seed()}, {shape})))")  # fmt: skip
 
     def binomial(self, name: str, shape: Shape) -> None:
         self.write(f"pm.Binomial({name!r}, n=4, {self.probability(shape)}, "
@@ -587,13 +602,13 @@ class Writer:
         a, b = self.real(shape, self.depth()).text, self.positive(shape)
         self.write(self.pick(
             f"pm.Laplace({name!r}, {a}, {b}, observed={self.noise(shape)})",
-            f"pm.Exponential({name!r}, {b}, observed=np.exp({self.noise(shape)}))",
+            f"pm.Exponential({name!r}, {b}, observed=np.exp(noise({self.seed()}, {shape})))",
             f"pm.NegativeBinomial({name!r}, mu={b}, alpha={self.parameter('positive')}, "
             f"observed=counts({self.seed()}, {shape}, 4))",
             f"pm.Logistic({name!r}, {a}, {b}, observed={self.noise(shape)})",
-            f"pm.LogNormal({name!r}, {a}, {b}, observed=np.exp({self.noise(shape)}))",
+            f"pm.LogNormal({name!r}, {a}, {b}, observed=np.exp(noise({self.seed()}, {shape})))",
             f"pm.Censored({name!r}, pm.Normal.dist({a}, {b}), lower=None, upper=0.5, "
-            f"observed=np.minimum({self.noise(shape)}, 0.5))",
+            f"observed=np.minimum(noise({self.seed()}, {shape}), 0.5))",
         ))  # fmt: skip
 
     def multivariate(self, name: str, shape: Shape) -> None:
@@ -672,7 +687,7 @@ def used_lines(lines: list[str]) -> list[str]:
     """Without the parameters of expressions that were not chosen."""
     kept: list[str] = []
     for line in reversed(lines):
-        declared = re.match(r"(\w+) = (real|positive|unit|simplex)\(", line)
+        declared = re.match(r"(\w+) = (real|positive|unit|simplex|pm\.Data)\(", line)
         if declared is None or any(re.search(rf"\b{declared[1]}\b", other) for other in kept):
             kept.append(line)
     return kept[::-1]
@@ -709,15 +724,15 @@ def build(source: str) -> Built:
 
     def real(name, *shape):
         point[name] = rng.normal(size=shape)
-        return pm.Normal(name, 0, 1, shape=shape)
+        return pm.Flat(name, shape=shape)
 
     def positive(name, *shape):
         point[name] = rng.gamma(4.0, 0.25, size=shape)
-        return pm.Gamma(name, 2, 2, shape=shape)
+        return pm.HalfFlat(name, shape=shape)
 
     def unit(name, *shape):
         point[name] = rng.uniform(0.1, 0.9, size=shape)
-        return pm.Beta(name, 1, 1, shape=shape)
+        return pm.Uniform(name, shape=shape)
 
     def simplex(name, *shape):
         point[name] = rng.dirichlet(np.full(shape[-1], 2.0), size=shape[:-1])

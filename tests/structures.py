@@ -535,6 +535,28 @@ def weights_by_observed_labels():
 
 
 @structure
+def neighbours_of_a_plate_that_coincide():
+    """Each element of a reads two elements of b, some of them the same one twice."""
+    b, first = labels(shape=2, name="b")
+    P = pm.Dirichlet("P", np.ones((2, 2)), initval=np.array([[0.3, 0.7], [0.8, 0.2]]))
+    a = pm.Categorical("a", P[b], shape=2)
+    pm.Normal("y", means(2, 2)[a, b[1]], 0.7, observed=Y[:2])
+    pm.Normal("x", means(2, 2, name="m2")[b, b[::-1]], 0.7, observed=Y[2:4])
+    return first | {"a": ((2,), states(2))}
+
+
+@structure
+def impossible_states_at_some_places():
+    """A table without rows of its own, -inf in a state, that only some elements read."""
+    z, domains = labels(shape=4)
+    mu = means()
+    pm.Normal("y", mu[z[:-1]] + mu[z[1:]], 0.7, observed=Y[1:])
+    pm.Poisson("k", pm.Gamma("rate", 2, 1) * z[:2] * z[1:3], observed=np.array([1, 2]))
+    pm.Bernoulli("b", 1.0 * z[2], observed=1)
+    return domains
+
+
+@structure
 def set_subtensor():
     z, domains = labels()
     pm.Normal("y", means()[pt.set_subtensor(z[0], 1)], 0.7, observed=Y)
@@ -781,6 +803,16 @@ def factorial_hidden_markov():
     b = markov("b", transition("Q"), (4,))
     pm.Normal("y", means(name="ma")[a] + means(name="mb")[b], 0.7, observed=RNG.normal(size=4))
     return {"a": ((4,), states(2)), "b": ((4,), states(2))}
+
+
+@structure
+def chains_that_one_label_makes_impossible():
+    """Given on = 0 no sequence of states can produce the counts."""
+    on = pm.Bernoulli("on", pm.Beta("p", 2, 2))
+    z, domains = labels(shape=4)
+    pm.Potential("steps", pt.log(transition())[z[:-1], z[1:]])
+    pm.Poisson("y", pm.Gamma("rate", 2, 1) * (1 + z) * on, observed=np.array([1, 2, 0, 1]))
+    return domains | {"on": ((), states(2))}
 
 
 @structure

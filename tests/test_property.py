@@ -14,8 +14,8 @@ import pm_mlem as mlem
 from brute_force import enumerate_exactly
 from exactness import check
 from grammar import build, programs, write_program
-from pm_mlem.graph.structure import analyse
-from pm_mlem.graph.tabulate import check_informed, tabulate
+from pm_mlem.graph.read import read
+from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.objective.engine import engine_for
 
 pytest.importorskip("pymc_extras")
@@ -71,7 +71,7 @@ def informed_programs(n: int = 10) -> list[str]:
     for start in itertools.count():
         source = write_program(random.Random(start).randrange)
         try:
-            check_informed(tabulate(analyse(build(source).model), with_prior=False))
+            check_informed(read(build(source).model, with_prior=False))
         except mlem.UnsupportedModelError:
             continue
         found.append(source)

@@ -156,7 +156,7 @@ def split_rows(
         table = context.symbol(value)
         if len(chosen) != rows and table.type.shape[-1] != 1:
             table = table[..., context.symbol(Lifted(chosen.shape, data=chosen))]
-        table, kept = reduce_slots(table, value.slots, kinds[:, k])
+        table, kept = reduce_slots(table, [s.size for s in value.slots], kinds[:, k])
         views = tuple(
             View(int(kinds[i, k]), value.slots[i].size, place_of[value.slots[i].address[chosen]]) for i in kept
         )
@@ -178,9 +178,13 @@ def same_element(slots: Sequence[Slot]) -> list[np.ndarray]:
     return [((a.address == b.address) & (a.address >= 0)).astype(int) for a, b in pairs]
 
 
-def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tuple[Variable, list[int]]:
-    """Drop the slots that read nothing in these rows; take the diagonal where two read the same element."""
-    n = len(slots)
+def reduce_slots(table: Variable, sizes: Sequence[int], kind: np.ndarray) -> tuple[Variable, list[int]]:
+    """Drop the slots that read nothing in these rows; take the diagonal where two read the same element.
+
+    ``sizes`` are the states of the slots; ``kind`` holds for each slot -1 where it reads nothing, then for each pair
+    of slots (0, 1), (0, 2), (1, 2), ... whether both read the same element. Returns the table and the slots kept.
+    """
+    n = len(sizes)
     pairs = [(i, j) for j in range(n) for i in range(j)]
     twin = {}
     for (i, j), same in zip(pairs, kind[n:], strict=True):
@@ -196,8 +200,8 @@ def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tu
         else:
             position = kept.index(twin.get(i, i))
             shape = [1] * len(kept)
-            shape[position] = slots[i].size
-            key.append(np.arange(slots[i].size).reshape(shape))
+            shape[position] = sizes[i]
+            key.append(np.arange(sizes[i]).reshape(shape))
     if not kept:
         return table[(0,) * n], kept
     return table[tuple(key)], kept

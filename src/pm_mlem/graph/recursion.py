@@ -166,6 +166,7 @@ def run_backward(window: Window, lengths: np.ndarray, tables: Sequence[np.ndarra
     log_z, alphas = run_forward(window, lengths, tables)
     lead = window.leading
     wide = log_z.reshape((*log_z.shape[:lead], *[1] * window.width, log_z.shape[-1]))
+    wide = np.where(np.isfinite(wide), wide, 0.0)  # an impossible chain has no posterior
     weight = cotangent.reshape(wide.shape)
     spread = [window.spread(t, i) for i, t in enumerate(tables)]
     beta = np.zeros_like(alphas[0])

@@ -23,7 +23,9 @@ from pm_mlem.graph.elimination.pieces import (
     Vector,
     View,
     move_sources,
+    repeat_column,
     select_rows,
+    split_twins,
     table_size,
 )
 from pm_mlem.graph.lift import Context, Lifted
@@ -186,7 +188,7 @@ def sum_out(line: Timeline, outside: list[View], pieces: Sequence[Piece], contex
         line.cost,
     )
     new = Piece(result, tuple(views), len(line.lengths), sources)
-    return [p for p in pieces if p not in chosen] + [new], step
+    return [p for p in pieces if p not in chosen] + split_twins(new, context), step
 
 
 def sum_constants(result: Variable, leading: Sequence[View], line: Timeline) -> tuple[list[View], Variable]:
@@ -249,7 +251,7 @@ def on_grid(
     if table.type.shape[-1] == 1 and np.all(counts == 1):
         return table.dimshuffle(*range(table.type.ndim), "x")
     if table.type.shape[-1] == 1:
-        grid = table * context.symbol(Lifted((n * steps,), data=counts.astype(float)))
+        grid = repeat_column(table, counts, context)
     elif len(cells) == n * steps and np.array_equal(cells, np.arange(n * steps)):
         grid = table
     else:

@@ -68,8 +68,25 @@ class Objective:
 
     def hessian(self, function: Callable) -> Callable:
         """Second derivatives; callbacks only support reverse mode."""
-        outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
-        return outer(jax.grad(function))
+        return lambda u: self.slopes(lambda v: (jax.grad(function)(v), None))(u)[0]
+
+    def slopes(self, gradient: Callable) -> Callable:
+        """Derivatives of ``u -> (gradient, more)`` beside ``more``; few columns at once where the arrays are large."""
+        if self.backend != "jax":
+            return jax.jacrev(gradient, has_aux=True)
+        width = max(LARGEST_ARRAY // self.work, 1)
+
+        def evaluate(u):
+            if len(u) <= width:
+                return jax.jacfwd(gradient, has_aux=True)(u)
+            columns = jax.lax.map(
+                lambda direction: jax.jvp(lambda v: gradient(v)[0], (u,), (direction,))[1],
+                jnp.eye(len(u)),
+                batch_size=width,
+            )
+            return columns, gradient(u)[1]
+
+        return evaluate
 
     # --- sizes ---------------------------------------------------------------------------------------------
 
@@ -101,8 +118,7 @@ class Objective:
                 value, slope = jax.value_and_grad(self.value)(v, weights, data)
                 return slope, (value, slope)
 
-            outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
-            curvature, (value, slope) = outer(gradient, has_aux=True)(u)
+            curvature, (value, slope) = self.slopes(gradient)(u)
             return value, slope, curvature
 
         return jax.jit(evaluate)
@@ -113,6 +129,9 @@ def product(weights, values):
     absent = weights == 0
     return jnp.where(absent, 0.0, weights * jnp.where(absent, 0.0, values))
 
+
+LARGEST_ARRAY = 2**24
+"""Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""

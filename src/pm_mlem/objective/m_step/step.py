@@ -26,7 +26,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
     The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
-    start from labels that were guessed, say). Blocks with a closed form are updated first, one after the other;
+    start from labels that were guessed, say; None where large arrays should not be passed in vain). Blocks with a closed form are updated first, one after the other;
     the remaining parameters take one safeguarded Newton step on the expected complete-data log-likelihood
     (plus the log-prior under "map").
     """
@@ -35,9 +35,12 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
     def step(u, weights, data, given, use_given):
         theta = objective.space.constrain(u)
-        value, posterior = jax.lax.cond(
-            use_given, lambda: (jnp.nan, given), lambda: e_step(objective, theta, weights, data)
-        )
+        if given is None:
+            value, posterior = e_step(objective, theta, weights, data)
+        else:
+            value, posterior = jax.lax.cond(
+                use_given, lambda: (jnp.nan, given), lambda: e_step(objective, theta, weights, data)
+            )
         if objective.estimator == "map":
             value = value + objective.log_prior(u, data)
         return maximise(u, posterior, data), value
@@ -72,8 +75,11 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
 
 def e_step(objective: Objective, theta: Sequence, weights, data):
     """Log-likelihood and its derivative with respect to every log-density array."""
-    densities = objective.densities(*theta, *data)
-    value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
+    if objective.chunks is not None:
+        value, posterior = objective.chunks.e_step(theta, weights, data)
+    else:
+        densities = objective.densities(*theta, *data)
+        value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
@@ -145,8 +151,7 @@ def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, dat
     def expected(part):
         moved = space.constrain(u.at[where].set(part))
         values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
-        densities = objective.densities(*values, *data)
-        total = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
+        total = objective.expected(values, posterior, data)
         if objective.estimator == "map":
             total = total + objective.prior(*values, *data)[0]
         return jnp.where(objective.allowed(values, data), total, -jnp.inf)

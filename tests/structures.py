@@ -803,3 +803,72 @@ def loops_in_every_group():
     pm.Potential("edges", J * z * z[:, np.array([1, 2, 0])])
     pm.Normal("y", means()[z], 0.7, observed=RNG.normal(size=(3, 3)))
     return domains
+
+
+# --- python loops: terms with the same graph ---------------------------------------------------------------
+
+
+def transitions(k=2, *rest):
+    return pm.Dirichlet("P", np.ones((*rest, k, k)), initval=np.full((*rest, k, k), 0.4 / k) + 0.6 * np.eye(k))
+
+
+@structure
+def loop_of_scalars():
+    P, mu = transitions(), means()
+    z = pm.Categorical("z0", [0.3, 0.7])
+    pm.Normal("y0", mu[z], 0.8, observed=0.3)
+    for t in range(1, 7):
+        z = pm.Categorical(f"z{t}", P[z])
+        pm.Normal(f"y{t}", mu[z], 0.8, observed=LONG[t - 1])
+    return {f"z{t}": ((), states(2)) for t in range(7)}
+
+
+@structure
+def loop_of_vectors():
+    P, mu = transitions(), means()
+    z = pm.Categorical("z0", [0.3, 0.7], shape=2)
+    pm.Normal("y0", mu[z], 0.8, observed=Y[:2])
+    for t in range(1, 5):
+        z = pm.Categorical(f"z{t}", P[z], shape=2)
+        pm.Normal(f"y{t}", mu[z], 0.8, observed=LONG[t - 1 : t + 1])
+    return {f"z{t}": ((2,), states(2)) for t in range(5)}
+
+
+@structure
+def loop_with_covariates():
+    """Transition matrices and covariates of their own at each step, a missing emission, the observation before."""
+    P, mu, b = transitions(2, 7), means(), pm.Normal("b", shape=2, initval=[0.3, -0.2])
+    design = np.random.default_rng(5).normal(size=(7, 2))
+    z = pm.Categorical("z0", [0.3, 0.7])
+    y = pm.Normal("y0", mu[z] + design[0] @ b, 0.8, observed=0.3)
+    for t in range(1, 7):
+        z = pm.Categorical(f"z{t}", P[t, z])
+        y = pm.Normal(f"y{t}", mu[z] + 0.3 * y + design[t] @ b, 0.5 + 0.1 * t, observed=LONG[t - 1])
+    return {f"z{t}": ((), states(2)) for t in range(7)}
+
+
+@structure
+def loop_under_a_class():
+    """A mixture of chains written as loops over persons and times."""
+    P, mu = transitions(2, 2), means(2)
+    domains = {}
+    for i in range(2):
+        c = pm.Categorical(f"c{i}", [0.4, 0.6])
+        z = pm.Categorical(f"z{i}_0", [0.5, 0.5])
+        domains |= {f"c{i}": ((), states(2)), f"z{i}_0": ((), states(2))}
+        for t in range(1, 3):
+            z = pm.Categorical(f"z{i}_{t}", P[c, z])
+            domains[f"z{i}_{t}"] = ((), states(2))
+            pm.Normal(f"y{i}_{t}", mu[z] + 0.5 * c, 0.8, observed=LONG[i + t])
+    return domains
+
+
+@structure
+def loop_of_potentials():
+    mu, w = means(3), pm.Normal("w", initval=0.4)
+    z = [pm.DiscreteUniform(f"z{t}", 0, 2) for t in range(5)]
+    for t in range(5):
+        pm.Normal(f"y{t}", mu[z[t]], 0.8, observed=LONG[t])
+    for t in range(4):
+        pm.Potential(f"tie{t}", w * pt.eq(z[t], z[t + 1]) * (1 + 0.1 * t))
+    return {f"z{t}": ((), states(3)) for t in range(5)}

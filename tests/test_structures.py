@@ -19,7 +19,7 @@ def build(name):
 
 
 # PyMC evaluates the constants of these in single precision
-SINGLE = {"truncated", "multinomial", "change_point"}
+SINGLE = {"truncated", "multinomial", "change_point", "loop_of_potentials"}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

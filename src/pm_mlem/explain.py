@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -64,13 +65,11 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
         As :func:`pm_mlem.fit`.
     """
     from pm_mlem.fit import current_model
-    from pm_mlem.graph.structure import analyse
-    from pm_mlem.graph.tabulate import tabulate
+    from pm_mlem.graph.read import read
 
     model = current_model(model)
-    structure = analyse(model, latents=latents or ())
-    tables = tabulate(structure, with_prior=False)
-    plan = Plan(tuple(roles(model, structure)), tuple(map(describe, tables.elimination.steps)),
+    tables = read(model, with_prior=False, latents=latents or ())
+    plan = Plan(tuple(roles(model, tables.structure)), tuple(map(describe, tables.elimination.steps)),
                 sum(step.cost for step in tables.elimination.steps), dict(tables.skipped))  # fmt: skip
     print(plan)
     return plan
@@ -84,7 +83,7 @@ def roles(model: pm.Model, structure):
         kind = type(rv.owner.op).__name__.removesuffix("RV")
         if rv.name in latents:
             item = latents[rv.name]
-            yield Role(rv.name, "latent", f"{kind}, {item.n_elements} element(s) with {item.states} states")
+            yield Role(rv.name, "latent", f"{kind}, {latent_text(item)}")
         elif rv in model.observed_RVs:
             yield Role(rv.name, "data", f"{kind}, {shape_text(shapes[rv.name])}")
         elif rv.name in structure.dropped:
@@ -95,6 +94,18 @@ def roles(model: pm.Model, structure):
         yield Role(variable.name, "data", "Potential")
     for variable in model.deterministics:
         yield Role(variable.name, "derived", "Deterministic")
+
+
+def latent_text(item) -> str:
+    """The states of a latent and how its entries are enumerated."""
+    from pm_mlem.graph.counts import NEGLIGIBLE
+
+    text = f"{math.prod(item.shape)} element(s) with {item.states} states"
+    if item.cut:
+        text += f" ({item.lower} to {item.lower + item.states - 1}; above that the probability is below {NEGLIGIBLE:g})"
+    if item.joined:
+        text += f", enumerated jointly: {item.n_elements} of {item.joint_states} joint states"
+    return text
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

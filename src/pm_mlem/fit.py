@@ -111,9 +111,13 @@ def fit(
     with progress(chosen, enabled=progressbar) as observe:
         points = start_points(starts, engine, unit, random_seed)
         optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
+        while grown := engine.larger_bounds(optimum.point):
+            engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
+            start = Start("optimum with fewer states", optimum.point)
+            optimum, _ = multistart(algorithms, problem_of(engine, unit), [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
-    message = " ".join(filter(None, [optimum.message, engine.note]))
+    message = " ".join(filter(None, [optimum.message, engine.note, engine.cut_off(optimum.point)]))
     return Fit(
         model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
     )

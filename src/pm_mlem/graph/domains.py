@@ -13,6 +13,9 @@ from pytensor.tensor.random.basic import (
     BetaBinomialRV,
     BinomialRV,
     CategoricalRV,
+    GeometricRV,
+    NegBinomialRV,
+    PoissonRV,
 )
 
 from pm_mlem.errors import UnsupportedModelError
@@ -31,7 +34,8 @@ def domain(op: Op, rv: Variable, context: Context) -> tuple[int, int]:
     raise UnsupportedModelError(
         f"The discrete variable '{rv.name}' is unobserved and its states cannot be listed "
         f"({getattr(op, '_print_name', [type(op).__name__])[0]}). Use a distribution with finitely many states "
-        "(Categorical, Bernoulli, DiscreteUniform, Binomial), or observe it."
+        "(Categorical, Bernoulli, DiscreteUniform, Binomial) or a count (Poisson, NegativeBinomial, Geometric), or "
+        "observe it."
     )
 
 
@@ -49,10 +53,8 @@ def bounds(rv: Variable, context: Context, lower: Variable | None, upper: Variab
     values = []
     for bound in (lower, upper):
         lifted = None if bound is None else context.lift(bound)
-        if lifted is not None and (not lifted.is_constant or lifted.slots):
-            raise UnsupportedModelError(
-                f"The states of '{rv.name}' depend on a parameter or a latent. Give it constant bounds."
-            )
+        if lifted is not None and not lifted.is_constant:
+            raise UnsupportedModelError(f"The states of '{rv.name}' depend on a parameter. Give it constant bounds.")
         values.append(None if lifted is None else lifted.data)
     low = 0 if values[0] is None else int(np.min(values[0]))
     return low, int(np.max(values[1])) - low + 1
@@ -68,6 +70,26 @@ def _(op, rv, context):
 @domain.register(BetaBinomialRV)
 def _(op, rv, context):
     return bounds(rv, context, None, op.dist_params(rv.owner)[0])
+
+
+@singledispatch
+def unbounded_from(op: Op) -> int | None:
+    """The smallest state of a distribution of counts without an upper bound; None for all others.
+
+    Register a distribution with ``@unbounded_from.register(OpType)``.
+    """
+    return None
+
+
+@unbounded_from.register(PoissonRV)
+@unbounded_from.register(NegBinomialRV)
+def _(op):
+    return 0
+
+
+@unbounded_from.register(GeometricRV)
+def _(op):
+    return 1
 
 
 def by_name(rv: Variable) -> str:

@@ -15,16 +15,16 @@ from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.lift import Context, Lifted, Slot
 from pm_mlem.graph.lift.core import materialize
-from pm_mlem.graph.structure import Latent
+from pm_mlem.graph.structure import LatentVector
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One slot of a factor: the latent it reads and, row by row, which of its elements."""
+    """One slot of a factor: the vector of latent elements it reads and, row by row, which of them."""
 
-    latent: int  # position in the list of latents
+    vector: int  # position in the list of vectors
     states: int
-    address: np.ndarray  # (rows,), numbered within the latent
+    address: np.ndarray  # (rows,), numbered within the vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,9 @@ class Factor:
         return self.rows != 1 and self.table.type.shape[-1] == 1
 
 
-def factorize(term: str, term_index: int, density: Lifted, latents: Sequence[Latent], context: Context) -> list[Factor]:
+def factorize(
+    term: str, term_index: int, density: Lifted, vectors: Sequence[LatentVector], context: Context
+) -> list[Factor]:
     """The factors of one lifted term: rows flattened, split by the latents that they read."""
     density = used_slots(density, context)
     if density.slots:
@@ -68,7 +70,7 @@ def factorize(term: str, term_index: int, density: Lifted, latents: Sequence[Lat
         return [Factor(term, term_index, context.symbol(flat), (), rows, entries)]
     return [
         Factor(term, term_index, table, views, len(chosen), entries[chosen])
-        for table, views, chosen in split_rows(flat, rows, latents, context)
+        for table, views, chosen in split_rows(flat, rows, vectors, context)
     ]
 
 
@@ -115,11 +117,11 @@ def flatten_rows(value: Lifted, context: Context) -> Lifted:
 
 
 def split_rows(
-    value: Lifted, rows: int, latents: Sequence[Latent], context: Context
+    value: Lifted, rows: int, vectors: Sequence[LatentVector], context: Context
 ) -> Iterator[tuple[Variable, tuple[View, ...], np.ndarray]]:
     """Rows that read the same latents through the same slots: their table, its views, and which rows."""
-    starts = np.array([item.base for item in latents])
-    owner = [np.where(s.address < 0, -1, np.searchsorted(starts, s.address, side="right") - 1) for s in value.slots]
+    owner_of, place_of = numbering(vectors)
+    owner = [owner_of[s.address] for s in value.slots]
     pattern = np.stack([*owner, *same_element(value.slots)])
     kinds, kind_of_row = np.unique(pattern, axis=1, return_inverse=True)
     for k in range(kinds.shape[1]):
@@ -129,10 +131,18 @@ def split_rows(
             table = table[..., context.symbol(Lifted(chosen.shape, data=chosen))]
         table, kept = reduce_slots(table, value.slots, kinds[:, k])
         views = tuple(
-            View(int(kinds[i, k]), value.slots[i].size, value.slots[i].address[chosen] - starts[kinds[i, k]])
-            for i in kept
+            View(int(kinds[i, k]), value.slots[i].size, place_of[value.slots[i].address[chosen]]) for i in kept
         )
         yield table, views, chosen
+
+
+def numbering(vectors: Sequence[LatentVector]) -> tuple[np.ndarray, np.ndarray]:
+    """For every latent element its vector and its place there; -1 at the last position, where -1 points to."""
+    owner, place = np.full((2, 1 + sum(v.n_elements for v in vectors)), -1)
+    for i, vector in enumerate(vectors):
+        owner[vector.elements] = i
+        place[vector.elements] = np.arange(vector.n_elements)
+    return owner, place
 
 
 def same_element(slots: Sequence[Slot]) -> list[np.ndarray]:

@@ -119,9 +119,7 @@ def part_of_tables(tables: ModelTables, part: Part) -> RowTables:
         known[variable] = part.placeholder(variable, place), place
     data = [known[v] for v, _ in tables.data]
     densities = part_of_graph([d.array for d in tables.densities], known, part)
-    stand_ins = [
-        part.placeholder(d.input, place) for d, (_, place) in zip(tables.densities, densities, strict=True)
-    ]
+    stand_ins = [part.placeholder(d.input, place) for d, (_, place) in zip(tables.densities, densities, strict=True)]
     for d, new, (_, place) in zip(tables.densities, stand_ins, densities, strict=True):
         known[d.input] = new, place
     units = part_of_graph(tables.elimination.units, known, part)

@@ -8,6 +8,7 @@ import numpy as np
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.op import RandomVariable
 
+from pm_mlem.graph.families import context_of, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.lift.core import align_symbol, merge_slots, pad_left
 from pm_mlem.graph.tables import DensityTerm, Site
@@ -25,7 +26,8 @@ def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:
         return None
     op = rv.owner.op
     try:
-        lifted = [context.lift(p) for p in op.dist_params(rv.owner)]
+        own = context_of(density.term.family, context)
+        lifted = [unfold(own.lift(p), density.term.family, context) for p in op.dist_params(rv.owner)]
     except Refusal:
         return None
     cores = [*op.ndims_params, op.ndim_supp]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,14 +14,20 @@ import pymc as pm
 import pytensor.tensor as pt
 from pytensor import function
 from pytensor.compile.mode import Mode
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors
+from pytensor.scalar import ScalarType
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.basic import CategoricalRV
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.type import TensorType
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density
-from pm_mlem.graph.domains import domain
+from pm_mlem.graph.domains import domain, unbounded_from
+from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
@@ -43,7 +52,11 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model."""
+    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model.
+
+    The entries along the ``joined`` axes are one element together, with ``states`` to the power of their number
+    joint states.
+    """
 
     name: str
     rv: Variable
@@ -53,21 +66,53 @@ class Latent:
     base: int
     states_dim: str | None
     """The model's dimension of the state probabilities, whose labels name the states."""
+    joined: tuple[int, ...] = ()
+    cut: bool = False
+    """Whether it has more states, without end, than are enumerated."""
+
+    @property
+    def joint_states(self) -> int:
+        return self.states ** math.prod(self.shape[d] for d in self.joined)
 
     @property
     def n_elements(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(n for d, n in enumerate(self.shape) if d not in self.joined)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentVector:
+    """Latent elements with the same states that are summed out together: one latent, or those of a python loop."""
+
+    name: str
+    states: int
+    elements: np.ndarray
+    """Numbers of its elements."""
+    latents: tuple[int, ...]
+    """Positions of its latents."""
+
+    @property
+    def n_elements(self) -> int:
+        return len(self.elements)
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One summand of the log-density: a variable's element-wise log-density, or a Potential."""
+    """One summand of the log-density: a variable's element-wise log-density, or a Potential.
+
+    A family of variables is one term: ``density``, ``rv`` and ``name`` are those of its template, and ``value``
+    has the members along its first axis.
+    """
 
     name: str
     kind: TermKind
     density: Variable
     rv: Variable | None
     value: Lifted | None
+    family: Family | None = None
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.name,) if self.family is None else self.family.members
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +126,7 @@ class ModelStructure:
     parameters: tuple[Parameter, ...]
     fixed: Mapping[str, np.ndarray]
     latents: tuple[Latent, ...]
+    vectors: tuple[LatentVector, ...]
     terms: tuple[Term, ...]
     priors: tuple[Term, ...]
     dropped: tuple[str, ...]
@@ -95,9 +141,14 @@ class ModelStructure:
     def free(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.name not in self.fixed)
 
+    def vector_of(self, name: str) -> tuple[int, Latent]:
+        """The position of the vector that a latent belongs to, and the latent."""
+        position, item = next((i, item) for i, item in enumerate(self.latents) if item.name == name)
+        return next(i for i, v in enumerate(self.vectors) if position in v.latents), item
+
     @property
     def observed(self) -> tuple[str, ...]:
-        return tuple(t.name for t in self.terms if t.kind == "observed")
+        return tuple(name for t in self.terms if t.kind == "observed" for name in t.members)
 
 
 def analyse(
@@ -105,6 +156,8 @@ def analyse(
     *,
     latents: Sequence[str] = (),
     fixed: Mapping[str, object] | None = None,
+    joined: Mapping[str, tuple[int, ...]] | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -113,6 +166,8 @@ def analyse(
     model : pm.Model
     latents : names of continuous free variables to integrate out
     fixed : values (constrained space) of free variables that are not estimated
+    joined : for each latent the axes whose entries are enumerated jointly
+    bounds : for latent counts without an upper bound the largest state that is enumerated
 
     Raises
     ------
@@ -124,7 +179,7 @@ def analyse(
     check_names(model, latents, "latents")
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, dict(fixed or {}))
+    builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
     for rv in model.basic_RVs:
         builder.add(rv)
     return builder.finish()
@@ -168,8 +223,15 @@ def check_supported(model: pm.Model, latents: Sequence[str]) -> None:
 class Builder:
     """Collects the roles, variable by variable in the order of declaration (parents first)."""
 
-    def __init__(self, model: pm.Model, fixed: dict[str, object]):
-        self.model, self.fixed_values = model, fixed
+    def __init__(
+        self,
+        model: pm.Model,
+        fixed: dict[str, object],
+        joined: dict[str, tuple[int, ...]],
+        bounds: dict[str, int],
+    ):
+        self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
+        self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
         self.stand_ins: dict[Variable, Variable] = {}
         self.context = Context(self.leaves)
@@ -181,7 +243,7 @@ class Builder:
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
-        if rv in self.model.observed_RVs:
+        if rv in self.observed:
             self.add_observed(rv)
         elif is_missing_leaf(self.model, rv):
             self.dropped.append(rv.name)
@@ -207,13 +269,26 @@ class Builder:
             self.add_fixed(rv)
             return
         shape = self.shape(rv)
-        with named(rv.name):
-            lower, states = domain(rv.owner.op, rv, self.context)
+        lower = unbounded_from(rv.owner.op)
+        if lower is None:
+            with named(rv.name):
+                lower, states = domain(rv.owner.op, rv, self.context)
+        else:
+            states = self.bounds.get(rv.name, self.first_bound) + 1 - lower
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
-        self.register(rv, value, latent(lower, states, shape, self.n_elements))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv))
+        joined, cut = self.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
+        self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv), joined, cut)
         self.n_elements += item.n_elements
         self.latents.append(item)
+
+    @cached_property
+    def first_bound(self) -> int:
+        """Where the enumeration of counts without an upper bound ends at first: well above the counts observed."""
+        values = [self.context.lift(self.model.rvs_to_values[rv]).data for rv in self.observed]
+        return 31 + 2 * max(
+            (int(v.max()) for v in values if v is not None and v.size and v.dtype.kind == "i"), default=0
+        )
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)
@@ -254,18 +329,20 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
-        terms, priors = [], []
-        latent_rvs = {item.rv for item in self.latents}
-        for rv, value in self.values.items():
-            kind: TermKind = "observed" if rv in self.model.observed_RVs else "latent" if rv in latent_rvs else "prior"
-            term = Term(rv.name, kind, log_density(rv, value, self.stand_ins), rv, self.leaves[rv])
-            (priors if kind == "prior" else terms).append(term)
-        for potential in self.model.potentials:
-            terms.append(Term(potential.name, "potential", potential, None, None))
+        priors = [self.term([rv]) for rv in self.values if self.kind(rv) == "prior"]
+        rest = [rv for rv in self.values if self.kind(rv) != "prior"] + list(self.model.potentials)
+        signatures = Signatures(self.leaf)
+        found = [self.signature(v, signatures) for v in rest]
+        terms, links = [], []
+        for positions in group(found):
+            members = [rest[i] for i in positions]
+            terms.append(self.term(members, [found[i][1] for i in positions]))
+            links += self.links(terms[-1])
         return ModelStructure(
             tuple(self.parameters),
             self.fixed,
             tuple(self.latents),
+            latent_vectors(self.latents, links),
             tuple(terms),
             tuple(priors),
             tuple(self.dropped),
@@ -275,6 +352,73 @@ class Builder:
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
         )
+
+    def kind(self, variable: Variable) -> TermKind:
+        if variable not in self.values:
+            return "potential"
+        if variable in self.observed:
+            return "observed"
+        return "latent" if self.leaves[variable].slots else "prior"
+
+    def leaf(self, variable: Variable) -> Leaf | None:
+        """How a leaf of a term's graph may differ among the members of a family."""
+        if variable in self.leaves:
+            value = self.leaves[variable]
+            if value.slots:
+                [slot] = value.slots
+                return ("latent", slot.lower, value.data.shape, value.shape), True
+            if value.is_constant:
+                return ("data", value.data.shape, value.data.dtype, value.shape), True
+            return ("parameter", variable), False
+        if isinstance(variable, Constant) and isinstance(variable.type, TensorType | ScalarType):
+            data = np.asarray(variable.data)
+            return ("constant", data.dtype, data.shape), True
+        if isinstance(variable.type, RandomType):
+            return ("random generator",), False
+        return (("itself", variable), False) if variable.owner is None else None
+
+    def signature(self, variable: Variable, signatures: Signatures) -> tuple[Hashable, tuple[Variable, ...]]:
+        kind = self.kind(variable)
+        if kind == "potential":
+            return signatures.of_inputs([variable], kind)
+        key, leaves = signatures.of_inputs(variable.owner.inputs, kind, variable.owner.op, self.leaf(variable))
+        return key, (variable, self.values[variable], *leaves)
+
+    def term(self, members: Sequence[Variable], leaves: Sequence[tuple[Variable, ...]] = ()) -> Term:
+        template = members[0]
+        family = None
+        if len(members) > 1:
+            counterparts = dict(zip(leaves[0], zip(*leaves, strict=True), strict=True))
+            family = Family(tuple(m.name for m in members), counterparts)
+        kind = self.kind(template)
+        if kind == "potential":
+            return Term(template.name, kind, template, None, None, family)
+        density = log_density(template, self.values[template], self.stand_ins)
+        own = context_of(family, self.context)
+        value = unfold(own.lift(self.values[template]), family, self.context)
+        return Term(template.name, kind, density, template, value, family)
+
+    def links(self, term: Term) -> Iterator[list[str]]:
+        """Latents that play the same part in the members of a family."""
+        for members in term.family.leaves.values() if term.family else ():
+            if self.leaf(members[0]) is not None and self.leaf(members[0])[0][0] == "latent":
+                yield [m.name for m in members]
+
+
+def latent_vectors(latents: Sequence[Latent], links: Iterable[Sequence[str]]) -> tuple[LatentVector, ...]:
+    """The latents that are summed out together, in the order of their first ones."""
+    position = {item.name: i for i, item in enumerate(latents)}
+    pairs = [(position[a], position[b]) for names in links for a, b in pairwise(names)]
+    rows, columns = np.array(pairs, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(latents), len(latents)))
+    _, labels = connected_components(graph, directed=False) if latents else (0, np.empty(0, dtype=int))
+    vectors = []
+    for label in dict.fromkeys(labels.tolist()):
+        members = np.flatnonzero(labels == label)
+        first = latents[members[0]]
+        numbers = [np.arange(latents[i].base, latents[i].base + latents[i].n_elements) for i in members]
+        vectors.append(LatentVector(first.name, first.joint_states, np.concatenate(numbers), tuple(members.tolist())))
+    return tuple(vectors)
 
 
 def states_dim(model: pm.Model, rv: Variable) -> str | None:

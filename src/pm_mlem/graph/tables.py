@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,13 @@ class DensityTerm:
     input: Variable
     whole: bool
 
+    def part_of(self, name: str) -> tuple[int, tuple[int, ...]]:
+        """Where the entries of one of the term's variables start in the flat density, and their shape."""
+        if self.term.family is None:
+            return 0, self.lifted.shape
+        shape = self.lifted.shape[1:]
+        return self.term.members.index(name) * math.prod(shape), shape
+
 
 @dataclass(frozen=True, eq=False)
 class DerivedValue:
@@ -44,7 +52,7 @@ class DerivedValue:
 class Probe:
     """A table of zeros added to the log-density: the gradient with respect to it is a posterior probability.
 
-    ``shape`` is that of the array (states first); ``name`` the latent or Deterministic it serves.
+    ``shape`` is that of the array (states first); ``name`` the vector of latents or the Deterministic it serves.
     """
 
     name: str
@@ -84,7 +92,7 @@ class ModelTables:
     guards, prior_guards : scalar booleans; all must hold for the density to be positive
     derived : Deterministics that can be reported
     skipped : name -> reason, for Deterministics that cannot
-    probes : zero tables for the posterior of every latent and of every Deterministic that reads one
+    probes : zero tables for the posterior of every vector of latents and of every Deterministic that reads one
     sites : the plain distributions among the terms
     """
 

@@ -12,10 +12,11 @@ from pytensor.graph.traversal import ancestors
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
 from pm_mlem.graph.factors import Factor, factorize
-from pm_mlem.graph.lift import Context, Lifted, Refusal
+from pm_mlem.graph.families import context_of, unfold
+from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.parts import lift_parts
 from pm_mlem.graph.sites import find_sites
-from pm_mlem.graph.structure import ModelStructure, Parameter, Term, named
+from pm_mlem.graph.structure import LatentVector, ModelStructure, Parameter, Term, named
 from pm_mlem.graph.tables import DensityTerm, DerivedValue, ModelTables, Probe
 
 
@@ -28,14 +29,15 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     densities, factors = [], []
     for term in structure.terms:
         with named(term.name):
-            parts = lift_parts(term.density, context)
+            own = context_of(term.family, context)
+            parts = [unfold(part, term.family, context) for part in lift_parts(term.density, own)]
             for lifted in parts:
                 density = density_term(term, lifted, len(densities), len(parts) == 1, context)
                 stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
-                factors += factorize(term.name, len(densities), stand_in, structure.latents, context)
+                factors += factorize(term.name, len(densities), stand_in, structure.vectors, context)
                 densities.append(density)
     guards = tuple(context.guards)
-    elimination = eliminate(factors, structure.latents, context)
+    elimination = eliminate(factors, structure.vectors, context)
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
@@ -91,12 +93,12 @@ def add_probes(
     derived: Sequence[DerivedValue],
     context: Context,
 ) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
-    """Zero tables for every latent and for every Deterministic that reads one, and the sum that includes them.
+    """Zero tables for every vector of latents and every Deterministic that reads one, and the sum that includes them.
 
     Returns the probes, the elimination of all factors and probes together, and name -> reason for the
     Deterministics whose posterior mean couples latents in a way that cannot be summed out.
     """
-    wanted = [(item.name, structure.leaves[item.rv]) for item in structure.latents]
+    wanted = [(v.name, whole(v)) for v in structure.vectors]
     wanted += [(d.name, d.lifted) for d in derived if d.lifted.slots]
     chosen: list[Probe] = []
     factors, skipped = list(factors), {}
@@ -104,15 +106,21 @@ def add_probes(
         shape = tuple(s.size for s in lifted.slots) + lifted.shape
         zeros = pt.tensor(f"probe_{name}", dtype="float64", shape=shape)
         stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
-        extra = factorize(name, n_terms + len(chosen), stand_in, structure.latents, context)
+        extra = factorize(name, n_terms + len(chosen), stand_in, structure.vectors, context)
         try:
-            elimination = eliminate([*factors, *extra], structure.latents, context)
+            elimination = eliminate([*factors, *extra], structure.vectors, context)
         except UnsupportedModelError as error:
             skipped[name] = str(error)
             continue
         factors += extra
         chosen.append(Probe(name, zeros, shape))
     return tuple(chosen), elimination, skipped
+
+
+def whole(vector: LatentVector) -> Lifted:
+    """All elements of a vector, as a value that reads them."""
+    states = np.arange(vector.states).reshape(-1, 1)
+    return Lifted((vector.n_elements,), (Slot(0, vector.states, vector.elements),), data=states)
 
 
 def check_missing(context: Context) -> None:

@@ -31,6 +31,17 @@ def initial_point(structure: ModelStructure) -> dict[str, np.ndarray]:
     return {p.name: np.asarray(v, dtype=float) for p, v in zip(parameters, values, strict=True)}
 
 
+def initial_values(structure: ModelStructure) -> list[np.ndarray]:
+    """PyMC's initial point in the constrained space, in the order of the free parameters."""
+    outputs = make_initial_point_expression(
+        free_rvs=[p.rv for p in structure.free],
+        rvs_to_transforms={p.rv: p.transform for p in structure.parameters},
+        initval_strategies=dict(structure.initial),
+        return_transformed=False,
+    )
+    return [np.asarray(v) for v in function([], outputs, mode=PLAIN)()] if outputs else []
+
+
 def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable]:
     """Inputs of a parameter's distribution, as functions of the other parameters' placeholders.
 

@@ -44,6 +44,16 @@ class Chunks:
     fixed_units: Callable[..., list]
     row_units: Callable[..., list]
 
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self.tables.count
+
+    @property
+    def length(self) -> int:
+        """Rows of a chunk."""
+        return self.tables.length
+
     # --- the sums ------------------------------------------------------------------------------------------
 
     def log_likelihood(self, theta: Sequence, weights, data: Sequence):
@@ -142,7 +152,7 @@ class Chunks:
         sums, rows
             The former added up, the latter put side by side.
         """
-        count, length = self.tables.count, self.tables.length
+        count, length = self.count, self.length
 
         def evaluate(i):
             start = jnp.minimum(i * length, count - length)  # the last chunk overlaps the one before

@@ -13,8 +13,9 @@ import numpy as np
 import pymc as pm
 from pytensor.compile.sharedvalue import SharedVariable
 
-from pm_mlem.graph.structure import analyse
-from pm_mlem.graph.tabulate import check_informed, tabulate
+from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
+from pm_mlem.graph.read import read
+from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
@@ -31,6 +32,32 @@ class Engine:
     @cached_property
     def report(self) -> Report:
         return build_report(self.objective)
+
+    def neglected(self, u: np.ndarray) -> dict[str, float]:
+        """For each count without an upper bound how much probability the enumeration leaves out at a point."""
+        tables, data = self.objective.tables, self.objective.data
+        if not counts(tables):
+            return {}
+        above = tails(tables, list(self.objective.space.values(u).values()))
+        posterior = dict(zip(self.report.latent_names, self.report.latents(u, data), strict=True))
+        pressing = edges(tables, posterior)
+        return {name: max(above[name], pressing[name]) for name in above}
+
+    def larger_bounds(self, u: np.ndarray) -> Bounds:
+        """Bounds for all counts, if some have to grow at a point and can; otherwise none."""
+        tables = self.objective.tables
+        grown = growth(tables, self.neglected(u)) if counts(tables) else {}
+        return {**bounds_of(tables), **grown} if grown else {}
+
+    def cut_off(self, u: np.ndarray) -> str:
+        """A sentence about the counts whose enumeration leaves out more than it should at a point."""
+        lost = {name: mass for name, mass in self.neglected(u).items() if not mass < NEGLIGIBLE}
+        bounds = bounds_of(self.objective.tables)
+        parts = [
+            f"'{name}' was enumerated up to {bounds[name]:,}, where it has probability {lost[name]:.1g}"
+            for name in lost
+        ]
+        return f"The counts {'; '.join(parts)}: they may have no finite optimum." if parts else ""
 
     @cached_property
     def m_step(self) -> MStepPlan:
@@ -51,27 +78,28 @@ def engine_for(
     latents: Sequence[str] = (),
     fixed: Mapping[str, object] | None = None,
     backend: Backend = "jax",
+    bounds: Bounds | None = None,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, fingerprint(model))
+    held = tuple(sorted((bounds or {}).items()))
+    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
-        engines[key] = build_engine(model, estimator, latents=latents, fixed=fixed, backend=backend)
+        engines[key] = build_engine(model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds)
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
     return engines[key]
 
 
-def build_engine(model, estimator, *, latents, fixed, backend) -> Engine:
-    structure = analyse(model, latents=latents, fixed=fixed)
-    tables = tabulate(structure, with_prior=estimator == "map")
+def build_engine(model, estimator, *, latents, fixed, backend, bounds) -> Engine:
+    tables = read(model, with_prior=estimator == "map", latents=latents, fixed=fixed, bounds=bounds)
     if estimator == "mle":
         check_informed(tables)
     try:
-        return Engine(build_objective(structure, tables, estimator, backend))
+        return Engine(build_objective(tables, estimator, backend))
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(structure, tables, estimator, "numba"), note)
+        return Engine(build_objective(tables, estimator, "numba"), note)
 
 
 def fixed_key(fixed: Mapping[str, object]) -> tuple:

@@ -14,7 +14,6 @@ import pytensor.scalar as ps
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.elemwise import Elemwise
 
 LINEAR = (ps.Add, ps.Sub, ps.Neg, ps.Switch, ps.Identity, ps.Cast, ps.Second)
@@ -78,9 +77,3 @@ def guarded(function):
         return core(*jnp.broadcast_arrays(*floats))
 
     return call
-
-
-@jax_funcify.register(GuardedElemwise)
-def _(op, node, **kwargs):
-    plain = op.op.make_node(*node.inputs)
-    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs))

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pytensor.link.jax.dispatch import jax_funcify
 
-from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
 from pm_mlem.graph.recursion import Window, at_time, backward, forward
 from pm_mlem.graph.recursion import logsumexp as log_sum
 
@@ -170,31 +168,3 @@ def reduced_shape(window: Window, i: int, wide) -> tuple[int, ...]:
     for axis in window.absent(i):
         shape[axis] = 1
     return tuple(shape)
-
-
-# --- registration (of this package's Ops only) ------------------------------------------------------------
-
-
-@jax_funcify.register(GuardedLog)
-def _(op, **kwargs):
-    return guarded_log
-
-
-@jax_funcify.register(GuardedLog1p)
-def _(op, **kwargs):
-    return guarded_log1p
-
-
-@jax_funcify.register(GuardedErfcx)
-def _(op, **kwargs):
-    return erfcx
-
-
-@jax_funcify.register(LogSumExp)
-def _(op, **kwargs):
-    return lambda x: logsumexp(x, op.axis)
-
-
-@jax_funcify.register(WindowLogZ)
-def _(op, **kwargs):
-    return window_log_z(op.window)

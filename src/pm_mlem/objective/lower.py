@@ -20,8 +20,9 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
-from pm_mlem.objective import kernels  # noqa: F401  (registers the package's own Ops)
-from pm_mlem.objective.guarded import guard, needs_guard
+from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.objective import kernels
+from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded, needs_guard
 
 Backend = str
 Arrays = list[Any]
@@ -149,3 +150,37 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
 
     call.defvjp(forward, backward)
     return call
+
+
+# --- JAX implementations of this package's own Ops --------------------------------------------------------
+
+
+@jax_funcify.register(GuardedLog)
+def _(op, **kwargs):
+    return kernels.guarded_log
+
+
+@jax_funcify.register(GuardedLog1p)
+def _(op, **kwargs):
+    return kernels.guarded_log1p
+
+
+@jax_funcify.register(GuardedErfcx)
+def _(op, **kwargs):
+    return kernels.erfcx
+
+
+@jax_funcify.register(LogSumExp)
+def _(op, **kwargs):
+    return lambda x: kernels.logsumexp(x, op.axis)
+
+
+@jax_funcify.register(WindowLogZ)
+def _(op, **kwargs):
+    return kernels.window_log_z(op.window)
+
+
+@jax_funcify.register(GuardedElemwise)
+def _(op, node, **kwargs):
+    plain = op.op.make_node(*node.inputs)
+    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs))

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.structure import ModelStructure
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.objective.chunks import Chunks, build_chunks
 from pm_mlem.objective.lower import Backend, NotLowered, lower
@@ -88,7 +87,8 @@ class Objective:
         """Derivatives of ``u -> (gradient, more)`` beside ``more``; few columns at once where the arrays are large."""
         if self.backend != "jax":
             return jax.jacrev(gradient, has_aux=True)
-        width = max(LARGEST_ARRAY // self.work, 1)
+        at_once = self.work if self.chunks is None else self.work * self.chunks.length // self.chunks.count
+        width = max(LARGEST_ARRAY // max(at_once, 1), 1)
 
         def evaluate(u):
             if len(u) <= width:
@@ -111,7 +111,7 @@ class Objective:
     @cached_property
     def work(self) -> int:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
-        return work(self.tables)
+        return largest_array(self.tables)
 
     # --- compiled functions --------------------------------------------------------------------------------
 
@@ -145,15 +145,14 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
 
-def work(tables: ModelTables) -> int:
+def largest_array(tables: ModelTables) -> int:
+    """Entries of the largest log-density array."""
     return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in tables.densities), default=1)
 
 
-def build_objective(
-    structure: ModelStructure, tables: ModelTables, estimator: Estimator, backend: Backend
-) -> Objective:
+def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
     """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
-    space = build_space(structure, tables, backend)
+    space = build_space(tables.structure, tables, backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)
@@ -164,7 +163,7 @@ def build_objective(
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=True, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
-    chunks = build_chunks(tables, work(tables), infinite) if backend == "jax" else None
+    chunks = build_chunks(tables, largest_array(tables), infinite) if backend == "jax" else None
     return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data, chunks)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pm_mlem.graph.tables import DerivedValue
 from pm_mlem.objective.lower import lower
@@ -65,7 +66,20 @@ class Report:
 
     def latents(self, u, data) -> list:
         posterior = self.posterior(self.objective.space.constrain(u), data)
-        return [posterior[name] for name in self.latent_names]
+        return [self.marginal(name, posterior) for name in self.latent_names]
+
+    def marginal(self, name: str, posterior: Mapping[str, jax.Array]) -> jax.Array:
+        """Posterior probabilities of one latent, ``(states, *shape)``."""
+        structure = self.objective.tables.structure
+        i, item = structure.vector_of(name)
+        vector = structure.vectors[i]
+        start = int(np.flatnonzero(vector.elements == item.base)[0])
+        joint = posterior[vector.name][:, start : start + item.n_elements]
+        joint = joint.reshape(-1, *structure.leaves[item.rv].slots[0].address.shape)
+        if not item.joined:
+            return joint
+        domain = structure.leaves[item.rv].data
+        return jnp.stack([jnp.sum(joint * (domain == item.lower + k), axis=0) for k in range(item.states)])
 
     # --- compiled ------------------------------------------------------------------------------------------
 
@@ -105,5 +119,6 @@ def build_report(objective: Objective) -> Report:
     placeholders = [v for v, _ in tables.data]
     arrays = lower([*tables.free_inputs, *placeholders], [d.array for d in tables.derived], objective.backend)
     probed = {p.name for p in tables.probes}
-    names = tuple(item.name for item in tables.structure.latents if item.name in probed)
+    latents = tables.structure.latents
+    names = tuple(latents[i].name for v in tables.structure.vectors if v.name in probed for i in v.latents)
     return Report(objective, tables.derived, names, arrays)

@@ -14,14 +14,14 @@ from pm_mlem.objective.lower import lower
 from pm_mlem.objective.objective import Objective
 
 
-def features(objective: Objective, latent: int) -> np.ndarray | None:
-    """Observed data of each element of a latent, standardized: (elements, columns)."""
+def features(objective: Objective, vector: int) -> np.ndarray | None:
+    """Observed data of each element of a vector of latents, standardized: (elements, columns)."""
     tables = objective.tables
-    item = tables.structure.latents[latent]
+    item = tables.structure.vectors[vector]
     columns = []
     for factor in tables.factors:
         density = tables.densities[factor.term_index]
-        views = [v for v in factor.views if v.latent == latent]
+        views = [v for v in factor.views if v.vector == vector]
         if density.term.kind != "observed" or len(views) != 1:
             continue
         rows = observed_rows(density, factor)
@@ -88,10 +88,10 @@ def seeds(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def assignments(objective: Objective, rng: np.random.Generator, purity: float) -> list[np.ndarray]:
-    """For each latent random state probabilities of its elements, (states, elements)."""
+    """For each vector of latents random state probabilities of its elements, (states, elements)."""
     result = []
-    for i, item in enumerate(objective.tables.structure.latents):
-        table = features(objective, i)
+    for i, item in enumerate(objective.tables.structure.vectors):
+        table = features(objective, i) if item.states <= item.n_elements else None
         if table is None:
             weights = rng.dirichlet(np.ones(item.states), size=item.n_elements).T
         else:
@@ -113,7 +113,7 @@ def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.nd
         for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             table = unit[rows]
             for axis, view in enumerate(factor.views):
-                own = weights[view.latent][:, view.address]
+                own = weights[view.vector][:, view.address]
                 shape = [1] * len(factor.views) + [factor.rows]
                 shape[axis] = view.states
                 table = table * own.reshape(shape)

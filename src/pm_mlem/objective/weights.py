@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -29,8 +30,11 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
     for name, array in by_variable(tables, weights).items():
         flat = expand(name, array, shape_of(tables, name))
         for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
-            if factor.term == name:
-                assign(result, units, flat[factor.entries], name)
+            density = tables.densities[factor.term_index]
+            if name in density.term.members:
+                start, shape = density.part_of(name)
+                rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
+                assign(result, units[rows], flat[factor.entries[rows] - start], name)
     return np.where(np.isnan(result), 1.0, result)
 
 
@@ -54,7 +58,7 @@ def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
 
 
 def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
-    return next(d.lifted.shape for d in tables.densities if d.term.name == name)
+    return next(d.part_of(name)[1] for d in tables.densities if name in d.term.members)
 
 
 def expand(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

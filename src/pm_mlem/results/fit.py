@@ -161,13 +161,12 @@ class Fit:
     def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
         """Name and values of the one number observed for each element of a latent, if there is one."""
         tables = self._engine.objective.tables
-        index = [item.name for item in tables.structure.latents].index(latent)
-        item = tables.structure.latents[index]
+        index, item = tables.structure.vector_of(latent)
         found = []
         for factor in tables.factors:
             term = tables.densities[factor.term_index].term
-            if term.kind == "observed" and any(v.latent == index for v in factor.views):
-                own = [v for v in factor.views if v.latent == index]
+            if term.kind == "observed" and any(v.vector == index for v in factor.views):
+                own = [v for v in factor.views if v.vector == index]
                 if term.value.shape != item.shape or not np.array_equal(own[0].address, np.arange(item.n_elements)):
                     return None
                 found.append((term.name, np.ravel(np.broadcast_to(term.value.data, item.shape))))
@@ -176,8 +175,7 @@ class Fit:
     def _joint_density(self, latent: str) -> np.ndarray | None:
         """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""
         tables = self._engine.objective.tables
-        index = [item.name for item in tables.structure.latents].index(latent)
-        item = tables.structure.latents[index]
+        _, item = tables.structure.vector_of(latent)
         if len(tables.structure.latents) != 1 or len(tables.densities) != 2 or self.n_obs != item.n_elements:
             return None
         sites = [s for s in tables.sites if tables.densities[s.term].term.kind == "observed"]

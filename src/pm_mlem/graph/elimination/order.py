@@ -14,7 +14,7 @@ from pm_mlem.graph.elimination import plates, positions, windows
 from pm_mlem.graph.elimination.pieces import LARGEST_TABLE, Piece, Step, Vector, View
 from pm_mlem.graph.factors import Factor
 from pm_mlem.graph.lift import Context
-from pm_mlem.graph.structure import Latent
+from pm_mlem.graph.structure import LatentVector
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Elimination:
     steps: tuple[Step, ...]
 
 
-def eliminate(factors: Sequence[Factor], latents: Sequence[Latent], context: Context) -> Elimination:
+def eliminate(factors: Sequence[Factor], latents: Sequence[LatentVector], context: Context) -> Elimination:
     """Choose an order greedily and build the graph.
 
     Plates first, cheapest first; then chains; what is left is laid out by position and treated as plates.
@@ -47,7 +47,7 @@ def eliminate(factors: Sequence[Factor], latents: Sequence[Latent], context: Con
     """
     vectors = [Vector(item.name, item.states, item.n_elements) for item in latents]
     pieces = [
-        Piece(f.table, tuple(View(vectors[v.latent], v.address) for v in f.views), f.rows, {i: np.arange(f.rows)})
+        Piece(f.table, tuple(View(vectors[v.vector], v.address) for v in f.views), f.rows, {i: np.arange(f.rows)})
         for i, f in enumerate(factors)
     ]
     steps: list[Step] = []

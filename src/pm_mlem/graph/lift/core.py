@@ -32,11 +32,14 @@ INLINE_LIMIT = 64
 
 
 class Refusal(Exception):
-    """An operation cannot be lifted; carries what the final message needs."""
+    """An operation cannot be lifted; carries what the final message needs.
 
-    def __init__(self, reason: str, *, node: Apply | None = None, hint: str = ""):
+    ``mixed`` are the slots whose elements the operation would mix: enumerating them jointly may help.
+    """
+
+    def __init__(self, reason: str, *, node: Apply | None = None, hint: str = "", mixed: Sequence[Slot] = ()):
         super().__init__(reason)
-        self.reason, self.node, self.hint = reason, node, hint
+        self.reason, self.node, self.hint, self.mixed = reason, node, hint, tuple(mixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,10 @@ class Context:
         Parameter conditions of the distributions that do not depend on a latent (scalar booleans).
     missing : list
         Shapes of constant arrays that contain NaN.
+    memo : dict
+        Values that were lifted already.
+    families : dict
+        Contexts of the families of terms with the same graph (see :mod:`pm_mlem.graph.families`).
     """
 
     leaves: dict[Variable, Lifted]
@@ -118,6 +125,7 @@ class Context:
     guards: list[Variable] = field(default_factory=list)
     missing: list[tuple[int, ...]] = field(default_factory=list)
     memo: dict[Variable, Lifted] = field(default_factory=dict)
+    families: dict[Any, Context] = field(default_factory=dict)
 
     def symbol(self, value: Lifted) -> Variable:
         """The symbolic array of a value; large constants become data inputs."""
@@ -210,11 +218,17 @@ def parameter(variable: Variable) -> Lifted:
     return Lifted(shape=tuple(variable.type.shape), symbol=variable)
 
 
-def latent(lower: int, size: int, shape: tuple[int, ...], base: int) -> Lifted:
-    """Lifted value of a latent: its domain along a slot axis, its elements' numbers as addresses."""
-    address = base + np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-    domain = np.arange(lower, lower + size, dtype=np.int64).reshape((size,) + (1,) * len(shape))
-    return Lifted(shape=shape, slots=(Slot(lower, size, address),), data=domain)
+def latent(lower: int, size: int, shape: tuple[int, ...], base: int, joined: Sequence[int] = ()) -> Lifted:
+    """Lifted value of a latent: its domain along a slot axis, its elements' numbers as addresses.
+
+    The entries along the ``joined`` axes are one element together, whose states are all their combinations.
+    """
+    groups = tuple(1 if d in joined else n for d, n in enumerate(shape))
+    inner = tuple(n if d in joined else 1 for d, n in enumerate(shape))
+    address = base + np.arange(int(np.prod(groups)), dtype=np.int64).reshape(groups)
+    count = int(np.prod(inner))
+    domain = np.indices((size,) * count, dtype=np.int64).reshape(count, -1).T + lower
+    return Lifted(shape=shape, slots=(Slot(lower, len(domain), address),), data=domain.reshape(-1, *inner))
 
 
 # --- registry ---------------------------------------------------------------------------------------------

@@ -113,12 +113,13 @@ def _(op, node, inputs, context):
 
 
 def refuse_mixing(value: Lifted, axes, op) -> None:
-    for slot in value.slots:
-        if any(slot.varies_along(d) for d in axes):
-            raise Refusal(
-                f"{type(op).__name__} combines entries that belong to different elements of a discrete latent",
-                hint="write the model so that each term depends on few elements of the latent",
-            )
+    mixed = [slot for slot in value.slots if any(slot.varies_along(d) for d in axes)]
+    if mixed:
+        raise Refusal(
+            f"{type(op).__name__} combines entries that belong to different elements of a discrete latent",
+            hint="write the model so that each term depends on few elements of the latent",
+            mixed=mixed,
+        )
 
 
 def reduce_array(op: CAReduce, value: Lifted, axes, node, context):

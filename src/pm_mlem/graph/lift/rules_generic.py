@@ -104,12 +104,13 @@ def rebuild(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequ
         raise Refusal("a random variable that is not registered in the model takes part in the log-density")
     slots, positions = [], [[] for _ in inputs]
     if any(v.slots for v in inputs):
-        for value in inputs:
-            if any(s.varies_along(d) for s in value.slots for d in range(value.ndim)):
-                raise Refusal(
-                    f"no rule says how {type(op).__name__} acts on an array whose entries belong to different "
-                    "elements of a discrete latent"
-                )
+        mixed = [s for v in inputs for s in v.slots if any(s.varies_along(d) for d in range(v.ndim))]
+        if mixed:
+            raise Refusal(
+                f"no rule says how {type(op).__name__} acts on an array whose entries belong to different "
+                "elements of a discrete latent",
+                mixed=mixed,
+            )
         slots, positions = broadcast_slots([scalar_view(v) for v in inputs], 0)
     full = [v if v.opaque else materialize(v) for v in inputs]
     if all(v.opaque or v.is_constant for v in full) and not slots:

@@ -81,7 +81,7 @@ def take(value: Lifted, entries: list[Entry], context: Context) -> Lifted:
     """``value[entries]``."""
     check_bounds(value, entries)
     layout = plan_layout(value.shape, entries)
-    own = [s.with_address(index_address(s.address, entries, layout)) for s in value.slots]
+    own = [s.with_address(index_address(s, entries, layout)) for s in value.slots]
     indices = {d: place(e, layout) for d, e in enumerate(entries) if isinstance(e, Lifted)}
     slots, positions = merge_slots([own, *[v.slots for v in indices.values()]])
     plan = Plan(value, layout, slots)
@@ -129,11 +129,11 @@ def place(index: Lifted, layout: Layout) -> Lifted:
     return Lifted(shape, slots, symbol=index.symbol.dimshuffle(*data_order))
 
 
-def index_address(address: np.ndarray, entries: list[Entry], layout: Layout) -> np.ndarray:
+def index_address(slot: Slot, entries: list[Entry], layout: Layout) -> np.ndarray:
     """The addresses of the result: movement of integers, by NumPy itself."""
-    key: list = []
+    address, key = slot.address, []
     for d, entry in enumerate(entries):
-        varies = address.shape[d] != 1
+        varies = slot.varies_along(d)
         if isinstance(entry, slice):
             key.append(entry if varies else slice(None))
             continue
@@ -141,6 +141,7 @@ def index_address(address: np.ndarray, entries: list[Entry], layout: Layout) -> 
             raise Refusal(
                 "the elements of one discrete latent are selected by another variable",
                 hint="index parameters by latents, not latents by latents",
+                mixed=[slot],
             )
         index = entry.data if varies else np.zeros((1,) * entry.ndim, dtype=int)
         key.append(index.reshape((1,) * (layout.width - index.ndim) + index.shape))

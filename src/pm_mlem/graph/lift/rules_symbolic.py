@@ -12,7 +12,9 @@ from pm_mlem.graph.lift.rules_elementwise import refuse_mixing
 
 @lift_node.register(OpFromGraph)
 def _(op, node, inputs, context):
-    inner = Context(dict(zip(op.inner_inputs, inputs, strict=True)), context.placeholders, context.guards)
+    inner = Context(
+        dict(zip(op.inner_inputs, inputs, strict=True)), context.placeholders, context.guards, context.missing
+    )
     return [inner.lift(output) for output in op.inner_outputs]
 
 

@@ -26,7 +26,8 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
     The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
-    start from labels that were guessed, say; None where large arrays should not be passed in vain). Blocks with a closed form are updated first, one after the other;
+    start from labels that were guessed, say; None where large arrays should not be passed in vain). Blocks with a
+    closed form are updated first, one after the other;
     the remaining parameters take one safeguarded Newton step on the expected complete-data log-likelihood
     (plus the log-prior under "map").
     """

@@ -21,7 +21,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
-from pytensor.tensor.basic import Alloc
+from pytensor.tensor.basic import Alloc, Join
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
@@ -79,6 +79,8 @@ class Part:
 
     count: int
     length: int
+    numbers: frozenset[Variable] = frozenset()
+    """Data that hold the number of each row."""
 
     def resize(self, variable: Variable, rows: Rows) -> tuple[int, ...]:
         """The shape of a variable in a part."""
@@ -99,7 +101,7 @@ def row_tables(tables: ModelTables, length: int) -> RowTables | None:
     """The tables for ``length`` rows; None where the model cannot be taken apart."""
     for count in candidates(tables, length):
         try:
-            return part_of_tables(tables, Part(count, length))
+            return part_of_tables(tables, Part(count, length, row_numbers(tables, count)))
         except Mixed:
             continue
     return None
@@ -109,7 +111,7 @@ def candidates(tables: ModelTables, length: int) -> Iterator[int]:
     """Numbers of rows to try: that of the most units first, then lengths of the data that divide it."""
     most = max(tables.elimination.sizes)
     lengths = {n for variable, _ in tables.data for n in variable.type.shape}
-    yield from sorted((n for n in lengths | {most} if most % n == 0 and n >= 2 * length), reverse=True)
+    yield from sorted((n for n in lengths | {most} if n and most % n == 0 and n > length), reverse=True)
 
 
 def part_of_tables(tables: ModelTables, part: Part) -> RowTables:
@@ -134,9 +136,21 @@ def zipped(pairs: Sequence[tuple[Variable, Place]]) -> tuple[tuple[Variable, ...
     return tuple(v for v, _ in pairs), tuple(p for _, p in pairs)
 
 
+def row_numbers(tables: ModelTables, count: int) -> frozenset[Variable]:
+    return frozenset(
+        variable
+        for variable, data in tables.data
+        if data.shape == (count,) and data.dtype.kind == "i" and np.array_equal(data, np.arange(count))
+    )
+
+
 def first_axis(variable: Variable, part: Part) -> Place:
-    axes = [d for d, n in enumerate(variable.type.shape) if n == part.count]
-    return Rows(axes[0]) if axes else None
+    """The first axis with an entry for each row, or with some."""
+    shape = variable.type.shape
+    axes = [d for d, n in enumerate(shape) if n == part.count] or [
+        d for d, n in enumerate(shape) if n and n % part.count == 0
+    ]
+    return Rows(axes[0], shape[axes[0]] // part.count) if axes else None
 
 
 # --- graphs -----------------------------------------------------------------------------------------------
@@ -220,20 +234,38 @@ def _(op, node, inputs, places, part):
 
 @part_node.register(Dot)
 def _(op, node, inputs, places, part):
+    rows = matrix_rows(places, 0)
+    if rows is None:
+        raise Mixed("a matrix product runs over rows")
+    return single(node, op, inputs, rows)
+
+
+def matrix_rows(places: Sequence[Place], batch: int) -> Place:
+    """Rows of the result of a matrix product: rows of the left or columns of the right factor."""
     left, right = places
-    if left is not None and right is None and left.axis == 0:
-        return single(node, op, inputs, left)
-    if right is not None and left is None and right.axis == 1:
-        return single(node, op, inputs, right)
-    raise Mixed("a matrix product runs over rows")
+    if left is not None and right is None and left.axis == batch:
+        return left
+    return right if right is not None and left is None and right.axis == batch + 1 else None
 
 
 @part_node.register(Blockwise)
 def _(op, node, inputs, places, part):
     batch = op.batch_ndim(node)
+    if isinstance(op.core_op, Dot):
+        rows = matrix_rows(places, batch)
+        if rows is not None:
+            return single(node, op, inputs, rows)
     if any(place is not None and place.axis >= batch for place in places):
         raise Mixed(f"{op.core_op} acts along rows")
     return single(node, op, inputs, common_place(inputs, places))
+
+
+@part_node.register(Join)
+def _(op, node, inputs, places, part):
+    [rows, *others] = set(places)
+    if others or rows.axis == op.axis:
+        raise Mixed("rows are joined")
+    return single(node, op, inputs, rows)
 
 
 @part_node.register(Subtensor)
@@ -252,28 +284,30 @@ def is_full(entry) -> bool:
 
 @part_node.register(AdvancedSubtensor)
 def _(op, node, inputs, places, part):
-    """Rows of the indexed array pass through a full slice; rows of the indices are those of the result."""
-    value, *_ = inputs
+    """Rows of the indexed array pass through a full slice, or each picks its own entries; else rows index an array."""
+    inputs, [rows, *index_places] = list(inputs), places
     entries = unflatten_index_variables(list(range(1, len(inputs))), op.idx_list)
-    entries = [*entries, *[slice(None)] * (value.type.ndim - len(entries))]
+    entries = [*entries, *[slice(None)] * (inputs[0].type.ndim - len(entries))]
     arrays = [d for d, entry in enumerate(entries) if not isinstance(entry, slice)]
-    width = max(inputs[entries[d]].type.ndim for d in arrays)
+    positions = [entries[d] for d in arrays]
+    if any(place is not None and i not in positions for i, place in enumerate(index_places, start=1)):
+        raise Mixed("rows are selected")
+    width = max(inputs[i].type.ndim for i in positions)
     first = arrays[0] if arrays == list(range(arrays[0], arrays[-1] + 1)) else 0
-    if places[0] is not None:
-        rows = places[0]
-        if any(place is not None for place in places[1:]) or not is_full(entries[rows.axis]):
-            raise Mixed("rows are selected")
+    if rows is not None and is_full(entries[rows.axis]) and all(place is None for place in index_places):
         before = sum(isinstance(entry, slice) for entry in entries[: rows.axis])
-        axis = before + width if before >= first else before
-    else:
-        indices = [(inputs[entries[d]], places[entries[d]]) for d in arrays]
-        if len([p for p in places if p is not None]) != len([p for _, p in indices if p is not None]):
+        return single(node, op, inputs, Rows(before + width if before >= first else before, rows.block))
+    if rows is not None:
+        own = entries[rows.axis]
+        if isinstance(own, slice) or node.inputs[own] not in part.numbers or rows.block != 1:
             raise Mixed("rows are selected")
-        padded = [v.dimshuffle(*["x"] * (width - v.type.ndim), *range(v.type.ndim)) for v, _ in indices]
-        moved = [p and Rows(p.axis + width - v.type.ndim, p.block) for v, p in indices]
-        rows = common_place(padded, moved)
-        axis = first + rows.axis
-    return single(node, op, inputs, Rows(axis, rows.block))
+        inputs[own] = pt.constant(np.arange(part.length))
+    padded = [
+        inputs[i].dimshuffle(*["x"] * (width - inputs[i].type.ndim), *range(inputs[i].type.ndim)) for i in positions
+    ]
+    moved = [places[i] and Rows(places[i].axis + width - inputs[i].type.ndim, places[i].block) for i in positions]
+    rows = common_place(padded, moved)
+    return single(node, op, inputs, Rows(first + rows.axis, rows.block))
 
 
 @part_node.register(Reshape)

@@ -19,7 +19,7 @@ from pm_mlem.graph.tables import ModelTables
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.weights import product
 
-CHUNK = 2**15
+CHUNK = 2**14
 """Entries of the largest log-density array of a chunk."""
 SMALLEST_CHUNK = 256
 """Rows; fewer are not worth the loop."""

@@ -67,6 +67,16 @@ class RowTables:
     places: tuple[Place, ...]
     units: tuple[Variable, ...]
     unit_places: tuple[Place, ...]
+    part: Part
+    known: Mapping[Variable, tuple[Variable, Place]]
+    """The model's data and density arrays, and what stands for them in a part."""
+
+    def part_of(self, arrays: Sequence[Variable]) -> tuple[tuple[Variable, ...], tuple[Place, ...]] | None:
+        """Other arrays of the model for a part of the rows, and their rows; None where they mix them."""
+        try:
+            return zipped(part_of_graph(arrays, self.known, self.part))
+        except Mixed:
+            return None
 
 
 class Mixed(Exception):
@@ -128,7 +138,7 @@ def part_of_tables(tables: ModelTables, part: Part) -> RowTables:
     if all(place is None for _, place in units):
         raise Mixed("no vector of units runs along the rows")
     return RowTables(
-        part.count, part.length, *zipped(data), tuple(stand_ins), *zipped(densities), *zipped(units)
+        part.count, part.length, *zipped(data), tuple(stand_ins), *zipped(densities), *zipped(units), part, known
     )  # fmt: skip
 
 

@@ -98,8 +98,8 @@ class Chunks:
 
     def merge(self, fixed: Sequence, rows: Sequence) -> list:
         """All density arrays in their order."""
-        fixed, rows = iter(fixed), iter(rows)
-        return [next(fixed) if place is None else next(rows) for place in self.tables.places]
+        rest, along = iter(fixed), iter(rows)
+        return [next(rest) if place is None else next(along) for place in self.tables.places]
 
     def chunk_units(self, fixed: Sequence, rows: Sequence, data: Sequence) -> list:
         return self.row_units(*self.merge(fixed, rows), *data)
@@ -184,7 +184,9 @@ def cut(array, place: Place, start, length: int):
 def masked(array, place: Place, fresh):
     """Zero for the rows that are not fresh."""
     mask = jnp.repeat(fresh, place.block)
-    return jnp.where(mask.reshape([-1 if d == place.axis else 1 for d in range(array.ndim)]), array, 0.0)
+    return jnp.where(
+        mask.reshape([-1 if d == place.axis else 1 for d in range(array.ndim)]), array, jnp.zeros((), array.dtype)
+    )
 
 
 def paste(array, rows, place: Place, start, length: int):

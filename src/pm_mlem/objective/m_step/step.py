@@ -13,6 +13,7 @@ from pm_mlem.objective.m_step.recognise import (
     ClosedBlock,
     MStepPlan,
     ProbabilityBlock,
+    Use,
     recognise,
 )
 from pm_mlem.objective.objective import Objective, product
@@ -51,7 +52,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
 def m_step(objective: Objective, plan: MStepPlan) -> Callable:
     """``(u, posterior weights, data) -> next u``."""
-    site_arrays = lower_sites(objective, plan)
+    site_sums = lower_sites(objective, plan)
     space = objective.space
     position = {name: i for i, name in enumerate(space.names)}
 
@@ -62,7 +63,7 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
             if isinstance(block, ProbabilityBlock):
                 theta[i] = update_probabilities(block, posterior, theta[i])
             else:
-                theta[i] = update_closed(block, plan, posterior, theta, theta[i], site_arrays, data)
+                theta[i] = update_closed(block, posterior, theta, theta[i], site_sums, data)
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
         for block in plan.closed:
@@ -84,27 +85,47 @@ def e_step(objective: Objective, theta: Sequence, weights, data):
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
-def lower_sites(objective: Objective, plan: MStepPlan) -> Callable:
-    """``(theta, data) -> [(parameters, value) for each site]`` for the sites that a closed form uses."""
-    used = sorted({use.site for block in plan.closed if isinstance(block, ClosedBlock) for use in block.uses})
-    arrays = [a for k in used for a in (*plan.sites[k].parameters, plan.sites[k].value)]
-    run = lower([*objective.tables.free_inputs, *[v for v, _ in objective.tables.data]], arrays, objective.backend)
+Sums = Callable[[Sequence, Sequence, Sequence], Sequence]
+"""(posterior weights, parameters, data) -> the sufficient statistics of one use of a parameter, added up"""
 
-    def evaluate(theta, data) -> Mapping[int, tuple[Sequence, object]]:
-        values = iter(run(*theta, *data))
-        result = {}
-        for k in used:
-            parameters = [next(values) for _ in plan.sites[k].parameters]
-            result[k] = (parameters, next(values))
-        return result
 
-    return evaluate
+def lower_sites(objective: Objective, plan: MStepPlan) -> Mapping[Use, Sums]:
+    """The sums of sufficient statistics for each use of a parameter with a closed form."""
+    blocks = [block for block in plan.closed if isinstance(block, ClosedBlock)]
+    return {use: lower_use(objective, plan, block, use) for block in blocks for use in block.uses}
+
+
+def lower_use(objective: Objective, plan: MStepPlan, block: ClosedBlock, use: Use) -> Sums:
+    tables, chunks, site = objective.tables, objective.chunks, plan.sites[use.site]
+    arrays = [*site.parameters, site.value]
+    size = int(np.prod(next(p.shape for p in tables.structure.free if p.name == block.name), dtype=np.int64))
+
+    def sums(weights, arrays, index):
+        return [collect(s, index, size) for s in block.form.statistics(weights, arrays[:-1], arrays[-1])]
+
+    place = None if chunks is None else chunks.tables.places[site.term]
+    part = None if chunks is None or place is None else chunks.tables.part_of(arrays)
+    if chunks is None or part is None:
+        run = lower([*tables.free_inputs, *[v for v, _ in tables.data]], arrays, objective.backend)
+        return lambda posterior, theta, data: sums(posterior[site.term], run(*theta, *data), use.index)
+    variables, places = part
+    run = lower([*tables.free_inputs, *chunks.tables.data], variables)
+    fixed, along = (use.index, []) if places[use.role] is None else (None, [(jnp.asarray(use.index), places[use.role])])
+
+    def in_chunks(posterior, theta, data):
+        def chunk(weights, data):
+            index = weights[1] if fixed is None else fixed
+            return sums(weights[0], run(*theta, *data), index), []
+
+        return chunks.accumulate(chunk, [(posterior[site.term], place), *along], data, [])[0]
+
+    return in_chunks
 
 
 # --- closed forms -----------------------------------------------------------------------------------------
 
 
-def collect(statistic, index: np.ndarray, size: int):
+def collect(statistic, index, size: int):
     """Sum a statistic over all entries that use the same parameter entry."""
     shape = jnp.broadcast_shapes(statistic.shape, index.shape)
     statistic = jnp.broadcast_to(statistic, shape)
@@ -113,9 +134,9 @@ def collect(statistic, index: np.ndarray, size: int):
     axes = tuple(d for d in range(len(shape)) if index.shape[d] == 1 and shape[d] != 1)
     summed = statistic.sum(axis=axes, keepdims=True) if axes else statistic
     flat, target = summed.ravel(), index.ravel()
-    if np.array_equal(target, np.arange(size)):
+    if isinstance(target, np.ndarray) and np.array_equal(target, np.arange(size)):
         return flat
-    target = np.where(target < 0, size, target)  # constants: a cell that is thrown away
+    target = jnp.where(target < 0, size, target)  # constants: a cell that is thrown away
     return jnp.zeros(size + 1, flat.dtype).at[target].add(flat)[:size]
 
 
@@ -127,13 +148,10 @@ def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old):
     return jnp.where(total > 0, new, old)
 
 
-def update_closed(block: ClosedBlock, plan: MStepPlan, posterior, theta, old, site_arrays, data):
-    arrays = site_arrays(theta, data)
+def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
     sums = [jnp.ravel(p) for p in block.prior]
     for use in block.uses:
-        parameters, value = arrays[use.site]
-        statistics = block.form.statistics(posterior[plan.sites[use.site].term], parameters, value)
-        collected = [collect(s, use.index, old.size) for s in statistics]
+        collected = site_sums[use](posterior, theta, data)
         sums = [a + b for a, b in zip(sums, collected, strict=True)] if sums else collected
     new = block.form.maximise(*sums).reshape(old.shape)
     return jnp.where(jnp.isfinite(new), new, old)

@@ -179,7 +179,8 @@ def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
 def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
     """Close the compiled functions over the data and the weights."""
     objective, data = engine.objective, engine.objective.data
-    no_posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities]
+    small = objective.chunks is None  # one function for both kinds of start; large arrays are not made in vain
+    no_posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities] if small else None
 
     def value_and_gradient(u):
         value, gradient = objective.value_and_gradient(u, unit, data)

@@ -113,6 +113,13 @@ class Objective:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
         return largest_array(self.tables)
 
+    @cached_property
+    def no_posterior(self) -> list[np.ndarray] | None:
+        """What the EM map is given where it finds the posterior itself: arrays of the right shapes, so that it is
+        compiled once for both kinds of start; None where these would be large.
+        """
+        return None if self.chunks is not None else [np.zeros(d.input.type.shape) for d in self.tables.densities]
+
     # --- compiled functions --------------------------------------------------------------------------------
 
     def jit_once(self, function: Callable) -> Callable:

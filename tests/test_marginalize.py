@@ -185,6 +185,23 @@ def test_several_observed_variables_are_one():
     np.testing.assert_array_equal(value, np.stack([model.rvs_to_values[model[n]].data for n in "yk"], axis=-1))
 
 
+def test_mixture_distributions_stay_and_missing_counts_go():
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=2, initval=[-1.0, 1.0])
+        pm.NormalMixture("x", [0.3, 0.7], mu, 1.0, observed=SCORES)
+        z = pm.Bernoulli("z", 0.4, shape=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyMC announces imputation
+            pm.Poisson("y", pm.math.exp(mu[z]), observed=np.ma.masked_array([1, 2, 3], [0, 1, 0]))
+    marginal = mlem.marginalize(model)
+    assert [rv.name for rv in marginal.free_RVs] == ["mu"]
+    fit = mlem.fit(model, "map", starts=1, random_seed=0, progressbar=False)
+    by_unit = evaluate(marginal, marginal.logp(marginal.observed_RVs, sum=False), {"mu": fit.estimates["mu"].values})
+    assert [rv.name for rv in marginal.observed_RVs] == ["x", "y_observed"]
+    for rv, values in zip(marginal.observed_RVs, by_unit, strict=True):
+        np.testing.assert_allclose(values, fit.pointwise_log_likelihood[rv.name], atol=1e-10)
+
+
 def test_rows_that_share_a_latent_have_no_dims():
     group = np.array([0, 1, 1, 0, 2, 2])
     with pm.Model(coords={"row": range(6), "group": list("abc")}) as model:

@@ -371,7 +371,7 @@ class Writer:
     def real(self, shape: Shape, depth: int, exact: bool = False) -> Real:
         """An expression of parameters, covariates and labels that broadcasts to (or has exactly) a shape."""
         leaves = [self.selected, self.selected, self.selected_by_two, self.columns, self.rows, self.regression,
-                  self.arithmetic, self.one_hot, self.plain]  # fmt: skip
+                  self.arithmetic, self.one_hot, self.plain, self.mixed]  # fmt: skip
         branches = [self.sum_of_two, self.switched, self.function, self.deterministic, self.moved, self.concatenated,
                     self.assigned, self.chosen, self.product, self.stacked]  # fmt: skip
         if not self.labels:
@@ -438,6 +438,22 @@ class Writer:
         last = f"{one.index}[..., None]" if shape else one.index
         return Real(self.pick(f"(pt.eq({last}, np.arange({one.size})) * {a}).sum(-1)",
                               f"(pt.eye({one.size})[{one.index}] @ {a})"), shape)  # fmt: skip
+
+    def mixed(self, shape: Shape, depth: int, exact: bool) -> Real:
+        """Several elements of a latent in one entry."""
+        if not self.flag(3):
+            return self.selected(shape, depth, exact)
+        long = [z for z in self.labels if len(z.shape) == 1]
+        if long and self.flag():
+            z = self.pick(*reversed(long))
+            product = f"({self.parameter('real', *z.shape)} * {z.text})"
+            if not shape:
+                return Real(f"{product}.sum()", ())
+            return Real(f"({self.noise((*shape, *z.shape))} @ {product})", shape)
+        one = self.index((*shape, 2), exact=True)
+        how = self.pick("{}.sum(-1)", "{}.max(-1)", "{}.prod(axis=-1)", "pt.cumsum({}, axis=-1)[..., 1]", "{}.mean(-1)",
+                        "pt.any(pt.eq({}, 1), axis=-1)")  # fmt: skip
+        return Real(f"({self.parameter('real')} * {how.format(one.text)})", shape)
 
     def plain(self, shape: Shape, depth: int, exact: bool) -> Real:
         if shape and self.flag():

@@ -400,6 +400,26 @@ def sum_of_labels():
 
 
 @structure
+def spike_and_slab_with_exchangeable_data():
+    """The lengths of pm.Data are not part of the graph."""
+    z, domains = labels(shape=2)
+    effect = pm.Data("x", DESIGN) @ (z * pm.Normal("b", shape=2, initval=[0.5, -1.0]))
+    pm.Normal("y", effect, 0.7, observed=pm.Data("observed", Y))
+    return domains
+
+
+@structure
+def three_latents_and_exchangeable_data():
+    a, first = labels(2, 2, "a")
+    b, second = labels(2, 2, "b")
+    c, third = labels(2, 2, "c")
+    x = pm.Data("x", DESIGN[:2])
+    mean = (x * means(2, 2)[a]).sum(-1) + means(name="mb")[b] * x[:, 0] + means(name="mc")[c]
+    pm.Normal("y", mean, 0.7, observed=pm.Data("observed", Y[:2]))
+    return first | second | third
+
+
+@structure
 def attribute_profiles():
     """Each person has two attributes; an item needs both: the axis of attributes is enumerated jointly."""
     a = pm.Bernoulli("a", pm.Beta("p", 2, 2, shape=2, initval=[0.4, 0.7]), shape=(3, 2))

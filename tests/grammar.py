@@ -441,7 +441,7 @@ class Writer:
 
     def mixed(self, shape: Shape, depth: int, exact: bool) -> Real:
         """Several elements of a latent in one entry."""
-        if not self.flag(3):
+        if not self.flag(6):
             return self.selected(shape, depth, exact)
         long = [z for z in self.labels if len(z.shape) == 1]
         if long and self.flag():

@@ -179,7 +179,6 @@ def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
 def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
     """Close the compiled functions over the data and the weights."""
     objective, data = engine.objective, engine.objective.data
-    no_posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities]
 
     def value_and_gradient(u):
         value, gradient = objective.value_and_gradient(u, unit, data)
@@ -190,7 +189,7 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def em_map(u):
-        new, value = engine.em_map(u, unit, data, no_posterior, False)
+        new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
         return np.asarray(new), float(value)
 
     return Problem(value_and_gradient, derivatives, em_map)

@@ -50,8 +50,7 @@ class Engine:
         objective, (u, expected) = self.objective, self.reference
         unit = np.ones(objective.n_units)
         if em and "em" not in self.verified:
-            none = [np.zeros(d.input.type.shape) for d in objective.tables.densities]
-            value = self.em_map(u, unit, objective.data, none, False)[1]
+            value = self.em_map(u, unit, objective.data, objective.no_posterior, False)[1]
             verify_objective(lambda v: (float(value), None), u, expected)
             self.verified.add("em")
         name = "derivatives" if curvature else "value_and_gradient"

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pytensor.scalar as ps
-from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.tensor.elemwise import Elemwise
 
-LINEAR = (ps.Add, ps.Sub, ps.Neg, ps.Switch, ps.Identity, ps.Cast, ps.Second)
-"""Operations whose slopes are finite everywhere."""
+from pm_mlem.graph.shield import LINEAR
 
 
 class GuardedElemwise(Op):
@@ -34,18 +31,6 @@ class GuardedElemwise(Op):
 
     def perform(self, node, inputs, output_storage):
         raise NotImplementedError
-
-
-def needs_guard(graph: FunctionGraph) -> bool:
-    """Whether there are branches that may not be taken, or infinite constants."""
-    for node in graph.apply_nodes:
-        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, ps.Switch):
-            return True
-    return any(isinstance(v, Constant) and has_infinity(v.data) for v in graph.variables)
-
-
-def has_infinity(data) -> bool:
-    return isinstance(data, np.ndarray) and data.dtype.kind == "f" and bool(np.isinf(data).any())
 
 
 def guard(graph: FunctionGraph, smooth: Sequence[Variable]) -> None:

@@ -20,9 +20,11 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
+from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.graph.shield import needs_guard
 from pm_mlem.objective import kernels
-from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded, needs_guard
+from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded
 
 Backend = str
 Arrays = list[Any]
@@ -127,7 +129,13 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
     wanted = [i for i, v in enumerate(inputs) if v.type.dtype.startswith("float")]
     weights = [pt.tensor(f"cotangent_{i}", dtype=outputs[i].type.dtype, shape=outputs[i].type.shape) for i in smooth]
     total = pt.add(pt.constant(0.0), *[(w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True)])
-    gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
+    try:
+        gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
+    except NotImplementedError as error:
+        raise UnsupportedModelError(
+            f"The model contains an operation that JAX lacks and that has no derivative ({error}). Give the Op a "
+            "pullback, or write the expression with differentiable operations."
+        ) from error
     gradients = [pt.specify_shape(g, inputs[i].type.shape) for i, g in zip(wanted, gradients, strict=True)]
     pullback = callback([*inputs, *weights], gradients, backend, order - 1) if smooth else None
 

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.graph.tables import ModelTables
+from pm_mlem.objective.chunks import Chunks, build_chunks
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
+from pm_mlem.objective.weights import product
 
 Estimator = Literal["mle", "map"]
 
@@ -40,6 +42,8 @@ class Objective:
     guards: Callable[..., list]
     prior: Callable[..., list]
     data: tuple[Any, ...]
+    chunks: Chunks | None = None
+    """Evaluation in chunks of rows, where the data are large"""
 
     # --- pure functions ------------------------------------------------------------------------------------
 
@@ -53,8 +57,18 @@ class Objective:
 
     def log_likelihood(self, u, weights, data) -> jax.Array:
         theta = self.space.constrain(u)
-        units = self.units(self.densities(*theta, *data), data)
-        return jnp.where(self.allowed(theta, data), jnp.sum(product(weights, units)), -jnp.inf)
+        if self.chunks is None:
+            total = jnp.sum(product(weights, self.units(self.densities(*theta, *data), data)))
+        else:
+            total = self.chunks.log_likelihood(theta, weights, data)
+        return jnp.where(self.allowed(theta, data), total, -jnp.inf)
+
+    def expected(self, theta: Sequence, posterior: Sequence, data: Sequence) -> jax.Array:
+        """Expected complete-data log-likelihood: the log-density arrays weighted by the posterior."""
+        if self.chunks is not None:
+            return self.chunks.expected(theta, posterior, data)
+        densities = self.densities(*theta, *data)
+        return sum((jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True)), jnp.zeros(()))
 
     def log_prior(self, u, data) -> jax.Array:
         theta = self.space.constrain(u)
@@ -67,8 +81,26 @@ class Objective:
 
     def hessian(self, function: Callable) -> Callable:
         """Second derivatives; callbacks only support reverse mode."""
-        outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
-        return outer(jax.grad(function))
+        return lambda u: self.slopes(lambda v: (jax.grad(function)(v), None))(u)[0]
+
+    def slopes(self, gradient: Callable) -> Callable:
+        """Derivatives of ``u -> (gradient, more)`` beside ``more``; few columns at once where the arrays are large."""
+        if self.backend != "jax":
+            return jax.jacrev(gradient, has_aux=True)
+        at_once = self.work if self.chunks is None else self.work * self.chunks.length // self.chunks.count
+        width = max(LARGEST_ARRAY // max(at_once, 1), 1)
+
+        def evaluate(u):
+            if len(u) <= width:
+                return jax.jacfwd(gradient, has_aux=True)(u)
+            columns = jax.lax.map(
+                lambda direction: jax.jvp(lambda v: gradient(v)[0], (u,), (direction,))[1],
+                jnp.eye(len(u)),
+                batch_size=width,
+            )
+            return columns, gradient(u)[1]
+
+        return evaluate
 
     # --- sizes ---------------------------------------------------------------------------------------------
 
@@ -79,7 +111,14 @@ class Objective:
     @cached_property
     def work(self) -> int:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
-        return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in self.tables.densities), default=1)
+        return largest_array(self.tables)
+
+    @cached_property
+    def no_posterior(self) -> list[np.ndarray] | None:
+        """What the EM map is given where it finds the posterior itself: arrays of the right shapes, so that it is
+        compiled once for both kinds of start; None where these would be large.
+        """
+        return None if self.chunks is not None else [np.zeros(d.input.type.shape) for d in self.tables.densities]
 
     # --- compiled functions --------------------------------------------------------------------------------
 
@@ -100,21 +139,22 @@ class Objective:
                 value, slope = jax.value_and_grad(self.value)(v, weights, data)
                 return slope, (value, slope)
 
-            outer = jax.jacfwd if self.backend == "jax" else jax.jacrev
-            curvature, (value, slope) = outer(gradient, has_aux=True)(u)
+            curvature, (value, slope) = self.slopes(gradient)(u)
             return value, slope, curvature
 
         return jax.jit(evaluate)
 
 
-def product(weights, values):
-    """``weights * values`` where a weight of 0 removes its value, infinite or not."""
-    absent = weights == 0
-    return jnp.where(absent, 0.0, weights * jnp.where(absent, 0.0, values))
-
+LARGEST_ARRAY = 2**24
+"""Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
+
+
+def largest_array(tables: ModelTables) -> int:
+    """Entries of the largest log-density array."""
+    return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in tables.densities), default=1)
 
 
 def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
@@ -132,7 +172,8 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
-    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data)
+    chunks = build_chunks(tables, largest_array(tables), infinite) if backend == "jax" else None
+    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data, chunks)
 
 
-__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective"]
+__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "product"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.errors import UnsupportedModelError
@@ -100,3 +101,9 @@ def assign(result: np.ndarray, units: np.ndarray, values: np.ndarray, name: str)
             f"weights of '{name}' differ between observations that share a latent variable; they form one independent "
             "unit and need one weight."
         )
+
+
+def product(weights, values):
+    """``weights * values`` where a weight of 0 removes its value, infinite or not."""
+    absent = weights == 0
+    return jnp.where(absent, 0.0, weights * jnp.where(absent, 0.0, values))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pymc as pm
 
+from pm_mlem.graph.units import unit_groups
 from pm_mlem.inference.information import (
     Information,
     delta_covariance,
@@ -135,6 +136,20 @@ class Fit:
     def log_posterior(self) -> float | None:
         """``log_likelihood + log_prior``, not normalized; None under "mle"."""
         return self._optimum.value if self.estimator == "map" else None
+
+    @cached_property
+    def pointwise_log_likelihood(self) -> xr.Dataset:
+        """Log-likelihood of every independent unit at the estimates, latents summed out.
+
+        One variable for each observed variable, with the dims of its rows (or of the rows that share their latents);
+        observed variables that share latents are one, ``a+b``, and Potentials with nothing observed go by their name.
+        Observation weights are applied, so that all entries add up to ``log_likelihood``.
+        """
+        import xarray as xr
+
+        units = np.where(self._weights == 0, 0.0, self._weights * self._report[2])
+        groups = unit_groups(self._engine.objective.tables)
+        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 
     @cached_property
     def latent_probabilities(self) -> xr.Dataset:
@@ -422,11 +437,6 @@ class Fit:
     def decode(self) -> NoReturn:
         """The jointly most probable latent states."""
         raise NotImplementedError("Fit.decode: joint decoding of latents is not implemented.")
-
-    @property
-    def pointwise_log_likelihood(self) -> xr.Dataset:
-        """Log-likelihood of every independent unit."""
-        raise NotImplementedError("Fit.pointwise_log_likelihood is not implemented.")
 
     def predict(self, data=None) -> NoReturn:
         """Predictions for new values of the model's ``pm.Data``."""

@@ -14,6 +14,7 @@ from pm_mlem.objective.m_step.recognise import (
     ClosedBlock,
     MStepPlan,
     ProbabilityBlock,
+    Use,
     recognise,
 )
 from pm_mlem.objective.objective import Objective, product
@@ -29,20 +30,23 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
     The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
-    start from labels that were guessed, say), without those of impossible states. Blocks with a closed form are
-    updated first, one after the other; the remaining parameters take one safeguarded Newton step on the expected
-    complete-data log-likelihood (plus the log-prior under "map").
+    start from labels that were guessed, say; None where large arrays should not be passed in vain), without those of
+    impossible states. Blocks with a closed form are updated first, one after the other; the remaining parameters take
+    one safeguarded Newton step on the expected complete-data log-likelihood (plus the log-prior under "map").
     """
     plan = recognise(objective.tables, objective.space, objective.estimator) if plan is None else plan
     maximise = m_step(objective, plan)
 
     def step(u, weights, data, given, use_given):
         theta = objective.space.constrain(u)
-        value, posterior = jax.lax.cond(
-            use_given,
-            lambda: (jnp.nan, possible(given, objective.densities(*theta, *data))),
-            lambda: e_step(objective, theta, weights, data),
-        )
+        if given is None:
+            value, posterior = e_step(objective, theta, weights, data)
+        else:
+            value, posterior = jax.lax.cond(
+                use_given,
+                lambda: (jnp.nan, possible(given, objective.densities(*theta, *data))),
+                lambda: e_step(objective, theta, weights, data),
+            )
         if objective.estimator == "map":
             value = value + objective.log_prior(u, data)
         return maximise(u, posterior, data), value
@@ -52,7 +56,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
 def m_step(objective: Objective, plan: MStepPlan) -> Callable:
     """``(u, posterior weights, data) -> next u``."""
-    site_arrays = lower_sites(objective, plan)
+    site_sums = lower_sites(objective, plan)
     space = objective.space
     position = {name: i for i, name in enumerate(space.names)}
 
@@ -65,7 +69,7 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
             elif isinstance(block, BinaryBlock):
                 theta[i] = update_binary(block, posterior, theta[i])
             else:
-                theta[i] = update_closed(block, plan, posterior, theta, theta[i], site_arrays, data)
+                theta[i] = update_closed(block, posterior, theta, theta[i], site_sums, data)
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
         for block in plan.closed:
@@ -84,32 +88,55 @@ def possible(posterior: Sequence, densities: Sequence) -> list:
 
 def e_step(objective: Objective, theta: Sequence, weights, data):
     """Log-likelihood and its derivative with respect to every log-density array."""
-    densities = objective.densities(*theta, *data)
-    value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
+    if objective.chunks is not None:
+        value, posterior = objective.chunks.e_step(theta, weights, data)
+    else:
+        densities = objective.densities(*theta, *data)
+        value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
-def lower_sites(objective: Objective, plan: MStepPlan) -> Callable:
-    """``(theta, data) -> [(parameters, value) for each site]`` for the sites that a closed form uses."""
-    used = sorted({use.site for block in plan.closed if isinstance(block, ClosedBlock) for use in block.uses})
-    arrays = [a for k in used for a in (*plan.sites[k].parameters, plan.sites[k].value)]
-    run = lower([*objective.tables.free_inputs, *[v for v, _ in objective.tables.data]], arrays, objective.backend)
+Sums = Callable[[Sequence, Sequence, Sequence], Sequence]
+"""(posterior weights, parameters, data) -> the sufficient statistics of one use of a parameter, added up"""
 
-    def evaluate(theta, data) -> Mapping[int, tuple[Sequence, object]]:
-        values = iter(run(*theta, *data))
-        result = {}
-        for k in used:
-            parameters = [next(values) for _ in plan.sites[k].parameters]
-            result[k] = (parameters, next(values))
-        return result
 
-    return evaluate
+def lower_sites(objective: Objective, plan: MStepPlan) -> Mapping[Use, Sums]:
+    """The sums of sufficient statistics for each use of a parameter with a closed form."""
+    blocks = [block for block in plan.closed if isinstance(block, ClosedBlock)]
+    return {use: lower_use(objective, plan, block, use) for block in blocks for use in block.uses}
+
+
+def lower_use(objective: Objective, plan: MStepPlan, block: ClosedBlock, use: Use) -> Sums:
+    tables, chunks, site = objective.tables, objective.chunks, plan.sites[use.site]
+    arrays = [*site.parameters, site.value]
+    size = int(np.prod(next(p.shape for p in tables.structure.free if p.name == block.name), dtype=np.int64))
+
+    def sums(weights, arrays, index):
+        return [collect(s, index, size) for s in block.form.statistics(weights, arrays[:-1], arrays[-1])]
+
+    place = None if chunks is None else chunks.tables.places[site.term]
+    part = None if chunks is None or place is None else chunks.tables.part_of(arrays)
+    if chunks is None or part is None:
+        run = lower([*tables.free_inputs, *[v for v, _ in tables.data]], arrays, objective.backend)
+        return lambda posterior, theta, data: sums(posterior[site.term], run(*theta, *data), use.index)
+    variables, places = part
+    run = lower([*tables.free_inputs, *chunks.tables.data], variables)
+    fixed, along = (use.index, []) if places[use.role] is None else (None, [(jnp.asarray(use.index), places[use.role])])
+
+    def in_chunks(posterior, theta, data):
+        def chunk(weights, data):
+            index = weights[1] if fixed is None else fixed
+            return sums(weights[0], run(*theta, *data), index), []
+
+        return chunks.accumulate(chunk, [(posterior[site.term], place), *along], data, [])[0]
+
+    return in_chunks
 
 
 # --- closed forms -----------------------------------------------------------------------------------------
 
 
-def collect(statistic, index: np.ndarray, size: int):
+def collect(statistic, index, size: int):
     """Sum a statistic over all entries that use the same parameter entry."""
     shape = jnp.broadcast_shapes(statistic.shape, index.shape)
     statistic = jnp.broadcast_to(statistic, shape)
@@ -118,9 +145,9 @@ def collect(statistic, index: np.ndarray, size: int):
     axes = tuple(d for d in range(len(shape)) if index.shape[d] == 1 and shape[d] != 1)
     summed = statistic.sum(axis=axes, keepdims=True) if axes else statistic
     flat, target = summed.ravel(), index.ravel()
-    if np.array_equal(target, np.arange(size)):
+    if isinstance(target, np.ndarray) and np.array_equal(target, np.arange(size)):
         return flat
-    target = np.where(target < 0, size, target)  # constants: a cell that is thrown away
+    target = jnp.where(target < 0, size, target)  # constants: a cell that is thrown away
     return jnp.zeros(size + 1, flat.dtype).at[target].add(flat)[:size]
 
 
@@ -146,13 +173,10 @@ def nearer_to_zero(probability):
     return jnp.maximum(1e-3 * probability, jnp.minimum(probability, BORDER))
 
 
-def update_closed(block: ClosedBlock, plan: MStepPlan, posterior, theta, old, site_arrays, data):
-    arrays = site_arrays(theta, data)
+def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
     sums = [jnp.ravel(p) for p in block.prior]
     for use in block.uses:
-        parameters, value = arrays[use.site]
-        statistics = block.form.statistics(posterior[plan.sites[use.site].term], parameters, value)
-        collected = [collect(s, use.index, old.size) for s in statistics]
+        collected = site_sums[use](posterior, theta, data)
         sums = [a + b for a, b in zip(sums, collected, strict=True)] if sums else collected
     new = block.form.maximise(*sums).reshape(old.shape)
     return jnp.where(jnp.isfinite(new), new, old)
@@ -171,8 +195,7 @@ def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, dat
     def expected(part):
         moved = space.constrain(u.at[where].set(part))
         values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
-        densities = objective.densities(*values, *data)
-        total = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
+        total = objective.expected(values, posterior, data)
         if objective.estimator == "map":
             total = total + objective.prior(*values, *data)[0]
         return jnp.where(objective.allowed(values, data), total, -jnp.inf)

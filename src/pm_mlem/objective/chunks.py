@@ -1,0 +1,232 @@
+"""Large data in chunks: the log-likelihood and its derivatives are sums over rows.
+
+One compiled loop goes through the chunks and adds up, so memory no longer grows with the intermediate results of
+all rows, and these stay in the processor's cache. Derivatives are added up in the same way: the derivative of the
+sum is taken chunk by chunk, never through the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from pytensor.graph.basic import Variable
+
+from pm_mlem.graph.rows import Place, RowTables, row_tables
+from pm_mlem.graph.tables import ModelTables
+from pm_mlem.objective.lower import lower
+from pm_mlem.objective.weights import product
+
+CHUNK = 2**14
+"""Entries of the largest log-density array of a chunk."""
+SMALLEST_CHUNK = 256
+"""Rows; fewer are not worth the loop."""
+LARGE = 2**18
+"""Entries of the largest log-density array from which a model is evaluated in chunks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """The parts of an objective that are sums over rows.
+
+    ``fixed_densities`` and ``row_densities`` are functions of (parameters, data) and return the log-density arrays
+    without rows and, for the data of one chunk, those with rows; ``fixed_units`` and ``row_units`` are functions
+    of (density arrays, data) and return the vectors of units that do not run along the rows and those that do.
+    """
+
+    tables: RowTables
+    offsets: tuple[tuple[int, int], ...]
+    """Begin and end of each vector of units in the vector of all."""
+    fixed_densities: Callable[..., list]
+    row_densities: Callable[..., list]
+    fixed_units: Callable[..., list]
+    row_units: Callable[..., list]
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self.tables.count
+
+    @property
+    def length(self) -> int:
+        """Rows of a chunk."""
+        return self.tables.length
+
+    # --- the sums ------------------------------------------------------------------------------------------
+
+    def log_likelihood(self, theta: Sequence, weights, data: Sequence):
+        """Weighted sum over the units."""
+        fixed = self.fixed_densities(*theta, *data)
+
+        def part(inputs, weights, data):
+            theta, fixed = inputs
+            return self.weigh(self.chunk_units(fixed, self.row_densities(*theta, *data), data), weights)
+
+        rows = self.total(part, (list(theta), fixed), self.row_weights(weights), data)
+        return rows + self.rest(fixed, weights, data)
+
+    def e_step(self, theta: Sequence, weights, data: Sequence):
+        """Log-likelihood and its derivative with respect to every log-density array."""
+        fixed = self.fixed_densities(*theta, *data)
+        places = [place for place in self.tables.places if place is not None]
+
+        def part(weights, data):
+            def value(fixed, rows):
+                return self.weigh(self.chunk_units(fixed, rows, data), weights)
+
+            total, slopes = jax.value_and_grad(value, argnums=(0, 1))(fixed, self.row_densities(*theta, *data))
+            return (total, slopes[0]), slopes[1]
+
+        (total, slopes), posterior = self.accumulate(part, self.row_weights(weights), data, places)
+        rest, more = jax.value_and_grad(lambda f: self.rest(f, weights, data))(fixed)
+        return total + rest, self.merge([a + b for a, b in zip(slopes, more, strict=True)], posterior)
+
+    def expected(self, theta: Sequence, posterior: Sequence, data: Sequence):
+        """Sum of the log-density arrays weighted by the posterior."""
+        fixed = self.fixed_densities(*theta, *data)
+        fixed_weights = [p for p, place in zip(posterior, self.tables.places, strict=True) if place is None]
+        row_weights = [(p, place) for p, place in zip(posterior, self.tables.places, strict=True) if place is not None]
+
+        def part(theta, weights, data):
+            return self.weigh(self.row_densities(*theta, *data), weights)
+
+        return self.total(part, list(theta), row_weights, data) + self.weigh(fixed, fixed_weights)
+
+    # --- pieces of them ------------------------------------------------------------------------------------
+
+    def merge(self, fixed: Sequence, rows: Sequence) -> list:
+        """All density arrays in their order."""
+        rest, along = iter(fixed), iter(rows)
+        return [next(rest) if place is None else next(along) for place in self.tables.places]
+
+    def chunk_units(self, fixed: Sequence, rows: Sequence, data: Sequence) -> list:
+        return self.row_units(*self.merge(fixed, rows), *data)
+
+    def rest(self, fixed: Sequence, weights, data: Sequence):
+        """The units that do not run along the rows."""
+        nothing = [None] * sum(place is not None for place in self.tables.places)
+        units = self.fixed_units(*self.merge(fixed, nothing), *data)
+        ends = [o for o, place in zip(self.offsets, self.tables.unit_places, strict=True) if place is None]
+        return self.weigh(units, [weights[a:b] for a, b in ends])
+
+    def row_weights(self, weights) -> list[tuple]:
+        pairs = zip(self.offsets, self.tables.unit_places, strict=True)
+        return [(weights[a:b], place) for (a, b), place in pairs if place is not None]
+
+    @staticmethod
+    def weigh(arrays: Sequence, weights: Sequence):
+        return sum((jnp.sum(product(w, v)) for w, v in zip(weights, arrays, strict=True)), jnp.zeros(()))
+
+    # --- the loop ------------------------------------------------------------------------------------------
+
+    def total(self, part: Callable, inputs, weights: Sequence[tuple], data: Sequence):
+        """Sum of the scalars ``part(inputs, weights, data)`` over the chunks, to be differentiated by ``inputs``."""
+
+        @jax.custom_jvp
+        def value(inputs):
+            return self.accumulate(lambda w, d: (part(inputs, w, d), []), weights, data, [])[0]
+
+        @value.defjvp
+        def _(primals, tangents):
+            [inputs], [change] = primals, tangents
+            both = jax.value_and_grad(part)
+            result, slopes = self.accumulate(lambda w, d: (both(inputs, w, d), []), weights, data, [])[0]
+            moved = [jnp.vdot(s, c) for s, c in zip(jax.tree.leaves(slopes), jax.tree.leaves(change), strict=True)]
+            return result, sum(moved, jnp.zeros(()))
+
+        return value(inputs)
+
+    def accumulate(self, part: Callable, weights: Sequence[tuple], data: Sequence, places: Sequence[Place]):
+        """Run ``part(weights, data) -> (sums, rows)`` on every chunk.
+
+        Parameters
+        ----------
+        weights : (array, place) pairs; the rows that an earlier chunk has had already get weight 0
+        data : the model's data
+        places : where the rows are in the arrays ``rows``
+
+        Returns
+        -------
+        sums, rows
+            The former added up, the latter put side by side.
+        """
+        count, length = self.count, self.length
+
+        def evaluate(i):
+            start = jnp.minimum(i * length, count - length)  # the last chunk overlaps the one before
+            fresh = start + jnp.arange(length) >= i * length
+            chosen = [masked(cut(w, place, start, length), place, fresh) for w, place in weights]
+            pieces = [cut(d, place, start, length) for d, place in zip(data, self.tables.data_places, strict=True)]
+            return start, part(chosen, pieces)
+
+        def step(before, i):
+            sums, arrays = before
+            start, (more, rows) = evaluate(i)
+            arrays = [paste(a, r, p, start, length) for a, r, p in zip(arrays, rows, places, strict=True)]
+            return (jax.tree.map(jnp.add, sums, more), arrays), None
+
+        shapes, rows = jax.eval_shape(lambda: evaluate(0)[1])
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        arrays = [jnp.zeros(whole(r.shape, p, count, length), r.dtype) for r, p in zip(rows, places, strict=True)]
+        (sums, arrays), _ = jax.lax.scan(step, (sums, arrays), jnp.arange(-(-count // length)))
+        return sums, arrays
+
+
+def cut(array, place: Place, start, length: int):
+    """The rows of a chunk."""
+    if place is None:
+        return array
+    return jax.lax.dynamic_slice_in_dim(array, start * place.block, length * place.block, place.axis)
+
+
+def masked(array, place: Place, fresh):
+    """Zero for the rows that are not fresh."""
+    mask = jnp.repeat(fresh, place.block)
+    return jnp.where(
+        mask.reshape([-1 if d == place.axis else 1 for d in range(array.ndim)]), array, jnp.zeros((), array.dtype)
+    )
+
+
+def paste(array, rows, place: Place, start, length: int):
+    """Add the rows of a chunk to the array of all rows."""
+    before = cut(array, place, start, length)
+    return jax.lax.dynamic_update_slice_in_dim(array, before + rows, start * place.block, place.axis)
+
+
+def whole(shape: tuple[int, ...], place: Place, count: int, length: int) -> tuple[int, ...]:
+    """The shape for all rows of an array that has this shape for a chunk."""
+    return tuple(n // length * count if d == place.axis else n for d, n in enumerate(shape))
+
+
+def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | None = None) -> Chunks | None:
+    """The evaluation in chunks of a large model; None for a small one, or where rows cannot be told apart.
+
+    ``work`` is the number of entries of the largest log-density array, ``chunk`` the number of rows of a chunk.
+    """
+    if chunk is None:
+        if work < LARGE:
+            return None
+        units = max(tables.elimination.sizes)
+        chunk = max(CHUNK * units // work, SMALLEST_CHUNK)
+    found = row_tables(tables, chunk)
+    if found is None:
+        return None
+    theta = list(tables.free_inputs)
+    own = [v for v, _ in tables.data]
+    fixed = [d.array for d, place in zip(tables.densities, found.places, strict=True) if place is None]
+    ends = [sum(tables.elimination.sizes[: i + 1]) for i in range(len(tables.elimination.sizes))]
+    return Chunks(
+        found,
+        tuple(zip([0, *ends[:-1]], ends, strict=True)),
+        lower([*theta, *own], fixed, protect=theta, infinite=infinite),
+        lower([*theta, *found.data], chosen(found.densities, found.places, True), protect=theta, infinite=infinite),
+        lower([*found.stand_ins, *own], chosen(found.units, found.unit_places, False)),
+        lower([*found.stand_ins, *found.data], chosen(found.units, found.unit_places, True)),
+    )
+
+
+def chosen(variables: Sequence[Variable], places: Sequence[Place], rows: bool) -> list[Variable]:
+    """The variables with rows, or those without."""
+    return [v for v, place in zip(variables, places, strict=True) if (place is not None) == rows]

@@ -1,0 +1,211 @@
+"""Evaluation in chunks gives what evaluation in one piece gives, for any length of the chunks."""
+
+import warnings
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pymc as pm
+import pytest
+
+import pm_mlem as mlem
+from pm_mlem.graph.rows import row_tables
+from pm_mlem.objective import chunks
+from pm_mlem.objective.chunks import build_chunks
+from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.m_step.step import e_step
+from structures import markov
+
+N = 103
+
+
+def normal_mixture(rng):
+    w = pm.Dirichlet("w", np.ones(3))
+    mu = pm.Normal("mu", 0, 10, shape=3)
+    sigma = pm.HalfNormal("sigma", 10, shape=3)
+    z = pm.Categorical("z", w, shape=N)
+    pm.Normal("y", mu[z], sigma[z], observed=np.array([-5.0, 0.0, 4.0])[rng.integers(3, size=N)] + rng.normal(size=N))
+
+
+def mvnormal_mixture(rng):
+    w = pm.Dirichlet("w", np.ones(2))
+    mu = pm.Normal("mu", 0, 10, shape=(2, 3))
+    chol, *_ = pm.LKJCholeskyCov("chol", n=3, eta=1.0, sd_dist=pm.HalfNormal.dist(1.0, shape=3))
+    z = pm.Categorical("z", w, shape=N)
+    pm.MvNormal("y", mu[z], chol=chol, observed=rng.normal(size=(N, 3)))
+
+
+def latent_classes(rng):
+    w = pm.Dirichlet("w", np.ones(2))
+    theta = pm.Beta("theta", 1, 1, shape=(2, 4))
+    z = pm.Categorical("z", w, shape=N)
+    pm.Bernoulli("y", theta[z], observed=rng.integers(2, size=(N, 4)))
+
+
+def matrix_of_latents(rng):
+    p = pm.Beta("p", 1, 1)
+    rate = pm.Gamma("rate", 2, 1, shape=2)
+    z = pm.Bernoulli("z", p, shape=(N, 2))
+    pm.Poisson("y", rate[z] * np.exp(0.1 * rng.normal(size=(N, 2))), observed=rng.poisson(1.0, size=(N, 2)))
+
+
+def mixture_of_regressions_by_group(rng):
+    beta = pm.Normal("beta", 0, 10, shape=(2, 2))
+    effect = pm.Normal("effect", 0, 1, shape=5)
+    slope = pm.Normal("slope", 0, 1, shape=2)
+    x = rng.normal(size=(N, 2))
+    z = pm.Bernoulli("z", pm.math.invlogit(x @ slope), shape=N)
+    location = (x * beta[z]).sum(axis=-1) + effect[rng.integers(5, size=N)]
+    pm.Normal("y", location, 1.0, observed=rng.normal(size=N))
+    pm.Potential("penalty", -(effect**2).sum())
+
+
+def hidden_markov_sequences(rng):
+    initial = pm.Dirichlet("initial", np.ones(2))
+    P = pm.Dirichlet("P", np.ones((2, 2)))
+    mu = pm.Normal("mu", 0, 10, shape=2)
+    z = markov("z", P, (N, 3), pm.Categorical.dist(p=initial))
+    pm.Normal("y", mu[z], 1.0, observed=rng.normal(size=(N, 3)))
+
+
+def two_plates(rng):
+    mu = pm.Normal("mu", 0, 10, shape=2)
+    z = pm.Bernoulli("z", 0.3, shape=N)
+    pm.Normal("y", mu[z], 1.0, observed=rng.normal(size=N))
+    s = pm.Bernoulli("s", 0.4, shape=70)
+    pm.Normal("x", mu[s], 2.0, observed=rng.normal(size=70))
+
+
+def linear_model(rng):
+    beta = pm.Normal("beta", 0, 10, shape=3)
+    sigma = pm.HalfNormal("sigma", 1)
+    pm.Normal("y", rng.normal(size=(N, 3)) @ beta, sigma, observed=rng.normal(size=N))
+
+
+def ordered_probit(rng):
+    cuts = pm.Normal("cuts", 0, 3, shape=2, initval=[-1, 1], transform=pm.distributions.transforms.ordered)
+    pm.OrderedLogistic("y", eta=rng.normal(size=N), cutpoints=cuts, observed=rng.integers(3, size=N))
+
+
+SPLIT = [
+    normal_mixture, mvnormal_mixture, latent_classes, matrix_of_latents, mixture_of_regressions_by_group,
+    hidden_markov_sequences, two_plates, linear_model, ordered_probit,
+]  # fmt: skip
+
+
+def grouped_in_no_order(rng):
+    mu = pm.Normal("mu", 0, 10, shape=2)
+    group = rng.permutation(np.repeat(np.arange(N), 2))
+    z = pm.Bernoulli("z", 0.3, shape=N)
+    pm.Normal("y", mu[z[group]], 1.0, observed=rng.normal(size=2 * N))
+
+
+def one_chain(rng):
+    mu = pm.Normal("mu", 0, 10, shape=2)
+    P = pm.Dirichlet("P", np.ones((2, 2)))
+    z = markov("z", P, N)
+    pm.Normal("y", mu[z], 1.0, observed=rng.normal(size=N))
+
+
+def centred_on_the_mean(rng):
+    beta = pm.Normal("beta", 0, 10)
+    location = pm.math.exp(beta * rng.normal(size=N))
+    pm.Normal("y", location - location.mean(), 1.0, observed=rng.normal(size=N))
+
+
+def reversed_parameters(rng):
+    beta = pm.Normal("beta", 0, 10)
+    location = pm.math.exp(beta * rng.normal(size=N))
+    pm.Normal("y", location[::-1], 1.0, observed=rng.normal(size=N))
+
+
+def parameter_for_every_row(rng):
+    effect = pm.Normal("effect", 0, 1, shape=N)
+    pm.Normal("y", effect, 1.0, observed=rng.normal(size=N))
+
+
+WHOLE = [grouped_in_no_order, one_chain, centred_on_the_mean, reversed_parameters, parameter_for_every_row]
+
+
+def model_of(define):
+    with pm.Model() as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymc_extras announces its changes
+        define(np.random.default_rng(3))
+    return model
+
+
+def problem(define, estimator="mle"):
+    """An objective, a point, and weights that remove some units."""
+    objective = engine_for(model_of(define), estimator).objective
+    rng = np.random.default_rng(4)
+    u = objective.space.initial + 0.1 * rng.normal(size=objective.space.size)
+    return objective, u, rng.integers(3, size=objective.n_units).astype(float)
+
+
+def in_chunks(objective, length):
+    found = build_chunks(objective.tables, objective.work, False, length)
+    assert found is not None
+    return replace(objective, chunks=found)
+
+
+@pytest.mark.parametrize("define", SPLIT)
+def test_value_gradient_and_hessian_do_not_depend_on_chunks(define):
+    whole, u, weights = problem(define)
+    expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, whole.data))
+    for length in (10, N - 1) if define is normal_mixture else (17,):
+        found = in_chunks(whole, length).derivatives(u, weights, whole.data)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("define", SPLIT)
+def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
+    whole, u, weights = problem(define)
+    theta = whole.space.constrain(u)
+    value, posterior = e_step(whole, theta, weights, whole.data)
+    moved = whole.space.constrain(u + 0.05)
+    for length in (13, 50) if define is normal_mixture else (30,):
+        cut = in_chunks(whole, length)
+        same_value, same_posterior = e_step(cut, theta, weights, whole.data)
+        assert float(same_value) == pytest.approx(float(value), rel=1e-12)
+        for a, b in zip(same_posterior, posterior, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        expected = whole.expected(moved, posterior, whole.data)
+        assert float(cut.expected(moved, posterior, whole.data)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("define", WHOLE)
+def test_what_mixes_rows_stays_in_one_piece(define):
+    assert row_tables(engine_for(model_of(define), "mle").objective.tables, 10) is None
+
+
+def test_weights_may_be_a_batch():
+    whole, u, weights = problem(normal_mixture)
+    batch = np.stack([weights, np.ones_like(weights)])
+    cut = in_chunks(whole, 25)
+    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, cut.data)
+    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, whole.data)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("estimator", ["mle", "map"])
+def test_a_fit_in_chunks_is_the_same_fit(monkeypatch, estimator):
+    expected = mlem.fit(model_of(normal_mixture), estimator, starts=3, random_seed=1, progressbar=False)
+    monkeypatch.setattr(chunks, "LARGE", 1)
+    monkeypatch.setattr(chunks, "CHUNK", 60)
+    monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 20)
+    fit = mlem.fit(model_of(normal_mixture), estimator, starts=3, random_seed=1, progressbar=False)
+    assert fit._engine.objective.chunks.length == 20
+    assert fit.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-8)
+    for name, errors in expected.standard_errors().items():
+        np.testing.assert_allclose(fit.standard_errors()[name], errors, rtol=1e-5)
+
+
+def test_hessians_column_by_column(monkeypatch):
+    from pm_mlem.objective import objective as module
+
+    whole, u, weights = problem(latent_classes)
+    expected = np.asarray(whole.derivatives(u, weights, whole.data)[2])
+    monkeypatch.setattr(module, "LARGEST_ARRAY", 2 * whole.work)
+    found = replace(whole).derivatives(u, weights, whole.data)[2]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)

@@ -400,6 +400,26 @@ def sum_of_labels():
 
 
 @structure
+def spike_and_slab_with_exchangeable_data():
+    """The lengths of pm.Data are not part of the graph."""
+    z, domains = labels(shape=2)
+    effect = pm.Data("x", DESIGN) @ (z * pm.Normal("b", shape=2, initval=[0.5, -1.0]))
+    pm.Normal("y", effect, 0.7, observed=pm.Data("observed", Y))
+    return domains
+
+
+@structure
+def three_latents_and_exchangeable_data():
+    a, first = labels(2, 2, "a")
+    b, second = labels(2, 2, "b")
+    c, third = labels(2, 2, "c")
+    x = pm.Data("x", DESIGN[:2])
+    mean = (x * means(2, 2)[a]).sum(-1) + means(name="mb")[b] * x[:, 0] + means(name="mc")[c]
+    pm.Normal("y", mean, 0.7, observed=pm.Data("observed", Y[:2]))
+    return first | second | third
+
+
+@structure
 def attribute_profiles():
     """Each person has two attributes; an item needs both: the axis of attributes is enumerated jointly."""
     a = pm.Bernoulli("a", pm.Beta("p", 2, 2, shape=2, initval=[0.4, 0.7]), shape=(3, 2))
@@ -502,6 +522,57 @@ def stacked_scalars():
 def reshaped():
     z, domains = labels()
     pm.Normal("y", means()[z.reshape((2, 2))], 0.7, observed=Y.reshape(2, 2))
+    return domains
+
+
+@structure
+def labels_selected_by_labels():
+    """The class of an observation is the class of its cluster."""
+    cluster, first = labels(3, 2, "cluster")
+    kind, second = labels(2, 3, "kind")
+    pm.Normal("y", means()[kind[cluster]], 0.7, observed=Y[:2])
+    return first | second
+
+
+@structure
+def expressions_selected_by_a_label():
+    z, domains = labels(shape=3)
+    c, others = labels(shape=3, name="c")
+    mu = means()
+    which = pt.stack([mu[z], 0.3 * mu[z[::-1]]])
+    pm.Normal("y", which[c, np.arange(3)], 0.7, observed=Y[:3])
+    return domains | others
+
+
+@structure
+def weights_by_observed_labels():
+    """PyMC lists observed variables after all free ones."""
+    k = pm.Categorical("k", pm.Dirichlet("w", np.ones(2)), observed=np.array([0, 1, 1, 0]))
+    P = pm.Dirichlet("P", np.ones((2, 2)), initval=np.array([[0.3, 0.7], [0.8, 0.2]]))
+    z = pm.Categorical("z", P[k], shape=4)
+    pm.Normal("y", means()[z], 0.7, observed=Y)
+    return {"z": ((4,), states(2))}
+
+
+@structure
+def neighbours_of_a_plate_that_coincide():
+    """Each element of a reads two elements of b, some of them the same one twice."""
+    b, first = labels(shape=2, name="b")
+    P = pm.Dirichlet("P", np.ones((2, 2)), initval=np.array([[0.3, 0.7], [0.8, 0.2]]))
+    a = pm.Categorical("a", P[b], shape=2)
+    pm.Normal("y", means(2, 2)[a, b[1]], 0.7, observed=Y[:2])
+    pm.Normal("x", means(2, 2, name="m2")[b, b[::-1]], 0.7, observed=Y[2:4])
+    return first | {"a": ((2,), states(2))}
+
+
+@structure
+def impossible_states_at_some_places():
+    """A table without rows of its own, -inf in a state, that only some elements read."""
+    z, domains = labels(shape=4)
+    mu = means()
+    pm.Normal("y", mu[z[:-1]] + mu[z[1:]], 0.7, observed=Y[1:])
+    pm.Poisson("k", pm.Gamma("rate", 2, 1) * z[:2] * z[1:3], observed=np.array([1, 2]))
+    pm.Bernoulli("b", 1.0 * z[2], observed=1)
     return domains
 
 
@@ -752,6 +823,16 @@ def factorial_hidden_markov():
     b = markov("b", transition("Q"), (4,))
     pm.Normal("y", means(name="ma")[a] + means(name="mb")[b], 0.7, observed=RNG.normal(size=4))
     return {"a": ((4,), states(2)), "b": ((4,), states(2))}
+
+
+@structure
+def chains_that_one_label_makes_impossible():
+    """Given on = 0 no sequence of states can produce the counts."""
+    on = pm.Bernoulli("on", pm.Beta("p", 2, 2))
+    z, domains = labels(shape=4)
+    pm.Potential("steps", pt.log(transition())[z[:-1], z[1:]])
+    pm.Poisson("y", pm.Gamma("rate", 2, 1) * (1 + z) * on, observed=np.array([1, 2, 0, 1]))
+    return domains | {"on": ((), states(2))}
 
 
 @structure

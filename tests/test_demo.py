@@ -9,7 +9,7 @@ def test_without_mcmc(tmp_path, capsys):
     demo.main(["--no-mcmc", "--out", str(tmp_path)])
     text = capsys.readouterr().out
     assert "MLE" in text
-    assert "z: 272 independent sums over 2 states" in text
+    assert "z: 272 independent Categorical(2)" in text
     assert "mu[short]" in text
     assert "-1034.0017" in text
     assert "NUTS on the same model" not in text

@@ -1,4 +1,4 @@
-"""What the README says is run."""
+"""What the README and the guides say is run."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,10 @@ def blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+PAGES = ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md") if blocks(p))]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_code_blocks_run_in_order(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = blocks(ROOT / name)

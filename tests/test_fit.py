@@ -423,3 +423,66 @@ def test_flat_direction_is_named(model):
     assert summary["note"].str.contains("not identified: the likelihood is flat along a direction of a__, b__").all()
     with pytest.raises(mlem.NotIdentifiedError, match="a__, b__"):
         found._sample(10, 0)
+
+
+# --- total_size and data that change ----------------------------------------------------------------------
+
+SAMPLE = np.random.default_rng(8).normal(size=12)
+
+
+def two_means(**observed):
+    with pm.Model() as model:
+        data = pm.Data("data", SAMPLE)
+        mu = pm.Normal("mu", 0, 2, shape=2, initval=[-1.0, 1.0])
+        z = pm.Categorical("z", [0.4, 0.6], shape=data.shape[0])
+        pm.Normal("y", mu[z], 0.7, observed=data, **observed)
+    return model
+
+
+def test_total_size_counts_whole_units():
+    """With a latent, PyMC's factor belongs to the observation together with its latent."""
+    plain = mlem.fit(two_means(), starts=1, progressbar=False)
+    scaled = mlem.fit(two_means(total_size=120), starts=1, progressbar=False)
+    assert scaled.log_likelihood == pytest.approx(10 * plain.log_likelihood, rel=1e-9)
+    assert scaled.n_obs == 120
+    np.testing.assert_allclose(scaled.estimates["mu"], plain.estimates["mu"], atol=1e-6)
+
+
+def test_total_size_without_latents_is_pymcs():
+    with pm.Model() as model:
+        mu = pm.Normal("mu")
+        pm.Normal("y", mu, 1.0, observed=SAMPLE, total_size=36)
+    fit = mlem.fit(model, progressbar=False)
+    expected = model.compile_logp(vars=[model["y"]], jacobian=False)({"mu": fit.estimates["mu"].to_numpy()})
+    assert fit.log_likelihood == pytest.approx(float(expected))
+
+
+def test_a_latent_under_two_total_sizes_is_refused():
+    with pm.Model() as model:
+        z = pm.Categorical("z", [0.4, 0.6], shape=12)
+        mu = pm.Normal("mu", shape=2, initval=[-1.0, 1.0])
+        pm.Normal("y", mu[z], 1.0, observed=SAMPLE, total_size=36)
+        pm.Normal("x", mu[z], 1.0, observed=SAMPLE)
+    with pytest.raises(mlem.UnsupportedModelError, match="total_size"):
+        mlem.fit(model, progressbar=False)
+
+
+def test_minibatch_is_refused_by_name():
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu"), 1.0, observed=pm.Minibatch(SAMPLE, batch_size=4), total_size=12)
+    with pytest.raises(mlem.UnsupportedModelError, match=r"'y'.*pm\.Minibatch"):
+        mlem.fit(model, progressbar=False)
+
+
+def test_data_may_change_their_length_between_fits():
+    model = two_means()
+    first = mlem.fit(model, starts=1, progressbar=False)
+    with model:
+        pm.set_data({"data": SAMPLE[:7]})
+    second = mlem.fit(model, starts=1, progressbar=False)
+    assert (first.n_obs, second.n_obs) == (12, 7)
+    assert second.latent_probabilities.sizes["z_dim_0"] == 7
+    fresh = two_means()
+    with fresh:
+        pm.set_data({"data": SAMPLE[:7]})
+    assert second.log_likelihood == pytest.approx(mlem.fit(fresh, starts=1, progressbar=False).log_likelihood)

@@ -13,6 +13,7 @@ FAMILIES = [
     "lm_*", "logit_*", "probit_*", "poisson_*", "negbin_*", "gamma_*", "beta_*", "dist_*", "ordinal_*",
     "multinomial_*", "nls_*", "t4_*", "ar1_*", "tobit_*", "interval_*", "weibull_*", "lognormal_*", "loglogistic_*",
     "map_*", "gmm_faithful_waiting_*", "gmm_acidity_*", "gmm_enzyme_*", "gmm_galaxies_*",
+    "poismix_*", "abo_*", "gmm_*__mixture", "regmix_*__mixture", "zip_*__mixture", "hurdle_poisson_biochemists",
 ]  # fmt: skip
 
 if GOLD.is_dir():

@@ -198,3 +198,15 @@ def test_among_equal_optima_the_first_start_wins():
     starts = [Start("minus", np.array([-0.5])), Start("plus", np.array([0.9]))]
     best, _ = multistart([Newton()], problem, starts, short=1)
     assert best.point[0] == pytest.approx(-1, abs=1e-5)
+
+
+def test_newton_stops_on_a_boundary():
+    """The maximum lies at infinity: 3 of 3 successes on the log-odds scale."""
+
+    def derivatives(u):
+        p = 1 / (1 + np.exp(-u[0]))
+        return 3 * np.log(p), np.array([3 * (1 - p)]), np.array([[-3 * p * (1 - p)]])
+
+    optimum = run(Newton(), Problem(lambda u: derivatives(u)[:2], derivatives), np.zeros(1))
+    assert optimum.status is Status.CONVERGED
+    assert optimum.value == pytest.approx(0.0, abs=1e-6)

@@ -1,6 +1,7 @@
 """The Fit object: labels, tables, criteria, DataTree."""
 
 import dataclasses
+import warnings
 
 import arviz as az
 import numpy as np
@@ -149,7 +150,7 @@ def test_datatree_groups(faithful_fit):
     errors = faithful_fit.standard_errors()["mu"]
     np.testing.assert_allclose(draws.std(["chain", "draw"]), errors, rtol=0.1)
     np.testing.assert_allclose(draws.mean(["chain", "draw"]), faithful_fit.estimates["mu"], atol=0.1)
-    assert tree["log_likelihood"]["unit"].sum() == pytest.approx(faithful_fit.log_likelihood)
+    assert tree["log_likelihood"]["waiting"].sum() == pytest.approx(faithful_fit.log_likelihood)
     np.testing.assert_array_equal(tree["observed_data"]["waiting"], waiting_times())
 
 
@@ -172,7 +173,6 @@ def test_map_attributes(faithful_map):
     "use",
     [
         lambda f: f.decode(),
-        lambda f: f.pointwise_log_likelihood,
         lambda f: f.predict(),
         lambda f: f.score({}),
         lambda f: f.standard_errors(kind="sandwich"),
@@ -182,3 +182,120 @@ def test_map_attributes(faithful_map):
 def test_what_is_missing_says_so(faithful_fit, use):
     with pytest.raises(NotImplementedError, match="not implemented"):
         use(faithful_fit)
+
+
+# --- log-likelihood by unit -------------------------------------------------------------------------------
+
+
+def units_of(**options):
+    """A builder's fit of few iterations: the log-likelihood by unit and its sum."""
+
+    def decorate(build):
+        with pm.Model(coords=options.get("coords", {})) as model:
+            build()
+        fit = mlem.fit(model, "map", method=mlem.EM(max_iterations=2), starts=1, random_seed=0, progressbar=False)
+        units = fit.pointwise_log_likelihood
+        assert sum(float(v.sum()) for v in units.values()) == pytest.approx(fit.log_likelihood, abs=1e-9)
+        return units
+
+    return decorate
+
+
+RNG = np.random.default_rng(12)
+
+
+def two_kinds(shape=None, dims=None, name="z"):
+    return pm.Normal(f"mu_{name}", 0, 2, shape=2), pm.Bernoulli(name, 0.4, shape=shape, dims=dims)
+
+
+def test_units_are_rows():
+    @units_of(coords={"row": list("abc"), "column": [1, 2]})
+    def units():
+        mu, z = two_kinds((3, 2))
+        pm.Normal("y", mu[z], 1.0, observed=RNG.normal(size=(3, 2)), dims=("row", "column"))
+
+    assert units["y"].dims == ("row", "column")
+    assert units["y"].coords["row"].values.tolist() == list("abc")
+
+
+def test_units_are_persons_of_a_latent_class_model():
+    @units_of(coords={"person": list("abcd"), "item": [1, 2, 3]})
+    def units():
+        p = pm.Beta("p", 2, 2, shape=(2, 3))
+        z = pm.Bernoulli("z", 0.4, dims="person")
+        pm.Bernoulli("y", p[z], observed=RNG.integers(0, 2, (4, 3)), dims=("person", "item"))
+        pm.Bernoulli("transposed", p.T[:, z], observed=RNG.integers(0, 2, (3, 4)), dims=("item", "person"))
+
+    assert units["y+transposed"].dims == ("person",)
+
+
+def test_units_are_sequences():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the other package's imports
+        from pymc_extras.distributions import DiscreteMarkovChain
+
+    @units_of(coords={"sequence": list("ab"), "time": range(4)})
+    def units():
+        mu = pm.Normal("mu", shape=2)
+        init = pm.Categorical.dist(p=[0.5, 0.5])
+        z = DiscreteMarkovChain("z", P=[[0.8, 0.2], [0.3, 0.7]], init_dist=init, shape=(2, 4))
+        pm.Normal("y", mu[z], 1.0, observed=RNG.normal(size=(2, 4)), dims=("sequence", "time"))
+
+    assert units["y"].dims == ("sequence",)
+
+
+def test_units_are_elements_of_a_latent():
+    @units_of(coords={"group": list("abc"), "row": range(6)})
+    def units():
+        mu, z = two_kinds(dims="group")
+        pm.Normal("y", mu[z[[0, 1, 1, 0, 2, 2]]], 1.0, observed=RNG.normal(size=6), dims="row")
+
+    assert units["y"].dims == ("group",)
+
+
+def test_groups_that_are_not_connected_stay_apart():
+    @units_of()
+    def units():
+        mu, z = two_kinds(3, name="z")
+        pm.Normal("y", mu[z], 1.0, observed=RNG.normal(size=3))
+        pm.Poisson("count", pm.math.exp(mu[z]), observed=RNG.poisson(1.0, 3))
+        nu, v = two_kinds(4, name="v")
+        pm.Normal("x", nu[v], 1.0, observed=RNG.normal(size=4))
+        pm.Normal("plain", nu.sum(), 1.0, observed=RNG.normal(size=(2, 2)))
+        pm.Potential("penalty", -(mu**2))
+
+    assert {name: array.sizes for name, array in units.items()} == {
+        "y+count": {"y_dim_0": 3},
+        "x": {"x_dim_0": 4},
+        "plain": {"plain_dim_0": 2, "plain_dim_1": 2},
+        "penalty": {"penalty_dim_0": 2},
+    }
+
+
+def test_many_variables_of_a_loop_are_abbreviated():
+    @units_of()
+    def units():
+        mu = pm.Normal("mu", shape=2)
+        for i in range(2):
+            z = pm.Bernoulli(f"z{i}", 0.4)
+            for t in range(5):
+                pm.Normal(f"y{i}{t}", mu[z], 1.0, observed=0.1 * t)
+
+    assert {name: array.sizes for name, array in units.items()} == {"y00+...+y04": {}, "y10+...+y14": {}}
+
+
+def test_units_without_a_name_are_numbered():
+    @units_of()
+    def units():
+        mu, z = two_kinds(6)
+        pm.Normal("y", mu[z[[0, 1, 1, 3]]], 1.0, observed=RNG.normal(size=4))
+
+    assert units["y"].sizes == {"y_unit": 3}
+
+
+def test_weights_count_in_the_units():
+    with pm.Model() as model:
+        p = pm.Beta("p", 2, 2)
+        pm.Bernoulli("y", p, observed=[0, 1, 1])
+    fit = mlem.fit(model, weights=[2.0, 1.0, 0.0], progressbar=False)
+    np.testing.assert_allclose(fit.pointwise_log_likelihood["y"], [2 * np.log(2 / 3), np.log(1 / 3), 0.0], atol=1e-8)

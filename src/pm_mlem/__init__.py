@@ -4,6 +4,7 @@ from pm_mlem.compare import compare
 from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
+from pm_mlem.marginalize import marginalize
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton
 from pm_mlem.optimize.problem import Status
 
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "explain",
     "fit",
+    "marginalize",
     "plot_convergence",
     "plot_estimates",
     "plot_latents",

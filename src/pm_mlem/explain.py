@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pymc as pm
+
+SMALLEST_LOOP = 6
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Plan:
         kinds = max((len(r.role) for r in self.roles), default=0)
         lines = [f"{r.name:<{names}}  {r.role:<{kinds}}  {r.detail}".rstrip() for r in self.roles]
         if self.steps:
-            lines += ["", "Summed out exactly:", *[f"  {step}" for step in self.steps]]
+            lines += ["", "Summed out exactly, in this order:", *[f"  {step}" for step in self.steps]]
+            if len(self.steps) > 1:
+                lines += [f"  in all {self.cost:,} table entries"]
         lines += [f"  {name} is not reported: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 
@@ -69,22 +74,34 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
 
     model = current_model(model)
     tables = read(model, with_prior=False, latents=latents or ())
-    plan = Plan(tuple(roles(model, tables.structure)), tuple(map(describe, tables.elimination.steps)),
-                sum(step.cost for step in tables.elimination.steps), dict(tables.skipped))  # fmt: skip
+    steps = tables.elimination.steps
+    plan = Plan(
+        tuple(gathered(roles(model, tables.structure))),
+        tuple(describe(step, tables.structure) for step in steps),
+        sum(step.cost for step in steps),
+        dict(tables.skipped),
+    )
     print(plan)
     return plan
 
 
 def roles(model: pm.Model, structure):
     """One entry for each named variable, in the order of declaration."""
+    from pm_mlem.graph.structure import distribution_name
+
     latents = {item.name: item for item in structure.latents}
+    components = {item.mixture: item for item in structure.latents}
     shapes = {rv.name: lifted.shape for rv, lifted in structure.leaves.items()}
     for rv in model.basic_RVs:
-        kind = type(rv.owner.op).__name__.removesuffix("RV")
+        kind = distribution_name(rv)
         if rv.name in latents:
             item = latents[rv.name]
             yield Role(rv.name, "latent", f"{kind}, {latent_text(item)}")
         elif rv in model.observed_RVs:
+            if rv.name in components:
+                item = components[rv.name]
+                detail = f"component of '{rv.name}', {item.n_elements} element(s) with {item.states} states"
+                yield Role(item.name, "latent", detail)
             yield Role(rv.name, "data", f"{kind}, {shape_text(shapes[rv.name])}")
         elif rv.name in structure.dropped:
             yield Role(rv.name, "missing", "integrates to one")
@@ -112,12 +129,38 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "scalar" if shape == () else f"shape {shape}"
 
 
-def describe(step) -> str:
+def gathered(roles: Iterable[Role]) -> Iterator[Role]:
+    """The variables of a loop (names that differ in their numbers only) as one entry."""
+    groups: dict[tuple, list[Role]] = {}
+    for role in roles:
+        groups.setdefault((re.sub(r"\d+", "#", role.name), role.role, role.detail), []).append(role)
+    for members in groups.values():
+        if len(members) < SMALLEST_LOOP:
+            yield from members
+        else:
+            name = f"{members[0].name} ... {members[-1].name}"
+            yield Role(name, members[0].role, f"{len(members)} variables, each {members[0].detail}")
+
+
+def describe(step, structure) -> str:
     """One step of the elimination in words."""
-    given = f" given {', '.join(step.given)}" if step.given else ""
+    from pm_mlem.graph.structure import distribution_name
+
+    items = {item.name: item for item in structure.latents}
+    known = [items[n] for n in step.latents if n in items]
+    kinds = dict.fromkeys(distribution_name(item.rv) for item in known) or {"states": None}
+    what = f"{' x '.join(kinds)}({step.states})"
     names = ", ".join(step.latents)
-    if step.how == "plate":
-        what = f"{step.elements} independent sums" if step.elements > 1 else "one sum"
-    else:
-        what = step.how
-    return f"{names}: {what} over {step.states} states{given}; cost {step.cost:,} table entries"
+    given = f" given {', '.join(dict.fromkeys(step.given))}" if step.given else ""
+    if step.how != "plate":
+        return f"{names}: {step.how}, {what}{given}; cost {step.cost:,} table entries"
+    count = f"{step.elements:,} independent {what}" if step.elements > 1 else f"one {what}"
+    return f"{names}: {count}{one_per(known, structure)}{given}; cost {step.cost:,} table entries"
+
+
+def one_per(known, structure) -> str:
+    """The dimensions of a latent, where the model names them."""
+    if len(known) != 1 or known[0].joined:
+        return ""
+    dims = structure.dims.get(known[0].name)
+    return f", one per {' and '.join(dims)}" if dims and all(dims) else ""

@@ -42,7 +42,8 @@ def fit(
 ) -> Fit:
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 
-    Discrete latent variables are summed out exactly. The model is not modified.
+    Discrete latent variables are summed out exactly, the hidden components of observed ``pm.Mixture``, zero-inflated
+    and hurdle distributions among them. The model is not modified.
 
     Parameters
     ----------
@@ -108,6 +109,9 @@ def fit(
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
     algorithms, chosen = choose(method, engine)
+    engine.verify(
+        curvature=any(isinstance(a, Newton) for a in algorithms), em=any(isinstance(a, EM) for a in algorithms)
+    )
     with progress(chosen, enabled=progressbar) as observe:
         points = start_points(starts, engine, unit, random_seed)
         optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
@@ -175,8 +179,6 @@ def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
 def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
     """Close the compiled functions over the data and the weights."""
     objective, data = engine.objective, engine.objective.data
-    small = objective.chunks is None  # one function for both kinds of start; large arrays are not made in vain
-    no_posterior = [np.zeros(d.input.type.shape) for d in objective.tables.densities] if small else None
 
     def value_and_gradient(u):
         value, gradient = objective.value_and_gradient(u, unit, data)
@@ -187,7 +189,7 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def em_map(u):
-        new, value = engine.em_map(u, unit, data, no_posterior, False)
+        new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
         return np.asarray(new), float(value)
 
     return Problem(value_and_gradient, derivatives, em_map)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 
+import pytensor.tensor as pt
+from pymc.distributions.distribution import PartialObservedRV
 from pymc.logprob.abstract import _logprob
 from pymc.logprob.basic import logp
+from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
@@ -30,6 +33,9 @@ def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Vari
         For every random variable of the model the variable that stands for its value where PyMC has to
         rewrite the graph to derive the density.
     """
+    if isinstance(rv.owner.op, PartialObservedRV) and not rv.owner.op.ndim_supp and rv is rv.owner.outputs[0]:
+        whole, mask = rv.owner.inputs
+        return log_density(whole, complete(value, ~mask), stand_ins)[~mask]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Rr]andom variables.*")
         try:
@@ -43,6 +49,17 @@ def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Vari
             )
         [density] = density
     return density
+
+
+def complete(value: Variable, seen: Variable) -> Variable:
+    """An array with the observed values at their places, and one of them wherever nothing was observed."""
+    filled = pt.full(seen.shape, value[0], dtype=value.type.dtype)
+    return pt.set_subtensor(filled[seen], value)
+
+
+def unscaled(rv: Variable) -> Variable:
+    """A variable without the factor that ``total_size=`` gives to its log-density."""
+    return rv.owner.inputs[0] if isinstance(rv.owner.op, MinibatchRandomVariable) else rv
 
 
 def derived_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:

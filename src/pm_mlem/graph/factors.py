@@ -7,14 +7,15 @@ latents are tables without slots; their rows are independent units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.lift import Context, Lifted, Slot
-from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.lift.core import align, align_symbol, broadcast_slots, materialize
 from pm_mlem.graph.structure import LatentVector
 
 
@@ -34,7 +35,7 @@ class Factor:
     Attributes
     ----------
     term : name of the variable or Potential it comes from
-    term_index : position of that term
+    term_index : position of that term (the first one for the components of a mixture)
     table : symbolic array ``(states of view 1, ..., states of view s, rows or 1)``, a function of the term's
         density array
     views : the latents it reads
@@ -72,6 +73,32 @@ def factorize(
         Factor(term, term_index, table, views, len(chosen), entries[chosen])
         for table, views, chosen in split_rows(flat, rows, vectors, context)
     ]
+
+
+def by_state(values: Mapping[int, Lifted], latent: Lifted, context: Context) -> list[Lifted]:
+    """Values that each count only where a latent has one state; what comes back adds up to that.
+
+    ``values`` maps states to arrays of the latent's shape; those that read no other latent become one table.
+    """
+    alone = {state: value for state, value in values.items() if not value.slots}
+    tables = [only_at(value, latent, state, context) for state, value in values.items() if value.slots]
+    if alone:
+        [slot] = latent.slots
+        wide = np.broadcast_shapes(*[value.array_shape for value in alone.values()])
+        rows = [
+            pt.broadcast_to(context.symbol(alone[state]), wide) if state in alone else pt.zeros(wide)
+            for state in range(slot.lower, slot.lower + slot.size)
+        ]
+        tables.append(Lifted(latent.shape, latent.slots, symbol=pt.stack(rows)))
+    return tables
+
+
+def only_at(value: Lifted, latent: Lifted, state: int, context: Context) -> Lifted:
+    """The value where a latent (an array of the same shape) has one state, 0 where it has another."""
+    slots, positions = broadcast_slots([value, latent], value.ndim)
+    array = align_symbol(value, positions[0], len(slots), value.ndim, context)
+    chosen = align(Lifted(latent.shape, latent.slots, data=latent.data == state), positions[1], len(slots), value.ndim)
+    return Lifted(value.shape, tuple(slots), symbol=pt.switch(context.inline(chosen), array, 0.0))
 
 
 def used_slots(value: Lifted, context: Context) -> Lifted:
@@ -123,13 +150,13 @@ def split_rows(
     owner_of, place_of = numbering(vectors)
     owner = [owner_of[s.address] for s in value.slots]
     pattern = np.stack([*owner, *same_element(value.slots)])
-    kinds, kind_of_row = np.unique(pattern, axis=1, return_inverse=True)
+    kinds, kind_of_row = distinct_columns(pattern)
     for k in range(kinds.shape[1]):
-        chosen = np.flatnonzero(kind_of_row.ravel() == k)
+        chosen = np.flatnonzero(kind_of_row == k)
         table = context.symbol(value)
         if len(chosen) != rows and table.type.shape[-1] != 1:
             table = table[..., context.symbol(Lifted(chosen.shape, data=chosen))]
-        table, kept = reduce_slots(table, value.slots, kinds[:, k])
+        table, kept = reduce_slots(table, [s.size for s in value.slots], kinds[:, k])
         views = tuple(
             View(int(kinds[i, k]), value.slots[i].size, place_of[value.slots[i].address[chosen]]) for i in kept
         )
@@ -145,15 +172,27 @@ def numbering(vectors: Sequence[LatentVector]) -> tuple[np.ndarray, np.ndarray]:
     return owner, place
 
 
+def distinct_columns(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different columns, and which of them each column is (no sorting where all are alike)."""
+    if np.all(array == array[:, :1]):
+        return array[:, :1], np.zeros(array.shape[1], dtype=int)
+    kinds, which = np.unique(array, axis=1, return_inverse=True)
+    return kinds, which.ravel()
+
+
 def same_element(slots: Sequence[Slot]) -> list[np.ndarray]:
     """For each pair of slots, row by row, whether both read the same element."""
     pairs = [(a, b) for j, b in enumerate(slots) for a in slots[:j]]
     return [((a.address == b.address) & (a.address >= 0)).astype(int) for a, b in pairs]
 
 
-def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tuple[Variable, list[int]]:
-    """Drop the slots that read nothing in these rows; take the diagonal where two read the same element."""
-    n = len(slots)
+def reduce_slots(table: Variable, sizes: Sequence[int], kind: np.ndarray) -> tuple[Variable, list[int]]:
+    """Drop the slots that read nothing in these rows; take the diagonal where two read the same element.
+
+    ``sizes`` are the states of the slots; ``kind`` holds for each slot -1 where it reads nothing, then for each pair
+    of slots (0, 1), (0, 2), (1, 2), ... whether both read the same element. Returns the table and the slots kept.
+    """
+    n = len(sizes)
     pairs = [(i, j) for j in range(n) for i in range(j)]
     twin = {}
     for (i, j), same in zip(pairs, kind[n:], strict=True):
@@ -169,8 +208,8 @@ def reduce_slots(table: Variable, slots: Sequence[Slot], kind: np.ndarray) -> tu
         else:
             position = kept.index(twin.get(i, i))
             shape = [1] * len(kept)
-            shape[position] = slots[i].size
-            key.append(np.arange(slots[i].size).reshape(shape))
+            shape[position] = sizes[i]
+            key.append(np.arange(sizes[i]).reshape(shape))
     if not kept:
         return table[(0,) * n], kept
     return table[tuple(key)], kept

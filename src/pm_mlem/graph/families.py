@@ -33,10 +33,12 @@ class Family:
     Attributes
     ----------
     members : names of the variables or Potentials
+    variables : the variables themselves
     leaves : template's leaf -> what stands there in each member
     """
 
     members: tuple[str, ...]
+    variables: tuple[Variable, ...]
     leaves: Mapping[Variable, tuple[Variable, ...]]
 
 

@@ -42,16 +42,19 @@ def lift_parts(density: Variable, context: Context) -> list[Lifted]:
     try:
         whole = context.lift(density)
     except Refusal as refusal:
-        parts = list(additive_parts(density, context))
-        if len(parts) == 1 and parts[0].variable is density:
-            raise
         try:
+            parts = list(additive_parts(density, context))
+            if len(parts) == 1 and parts[0].variable is density:
+                raise refusal
             return [lift_part(part, context) for part in parts]
         except Refusal:
             raise refusal from None
     if len(whole.slots) <= 2:
         return [whole]
-    parts = [lift_part(part, context) for part in additive_parts(density, context)]
+    try:
+        parts = [lift_part(part, context) for part in additive_parts(density, context)]
+    except Refusal:
+        return [whole]
     return parts if max(len(p.slots) for p in parts) < len(whole.slots) else [whole]
 
 

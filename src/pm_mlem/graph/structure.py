@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.distribution import PartialObservedRV
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Constant, Variable
@@ -25,10 +26,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.densities import log_density
+from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
 PLAIN = Mode("py", None)
@@ -52,10 +54,10 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """A discrete free variable; its elements are numbered from ``base`` across all latents of the model.
+    """A discrete free variable, or the hidden component of the mixture ``mixture`` (an observed variable).
 
-    The entries along the ``joined`` axes are one element together, with ``states`` to the power of their number
-    joint states.
+    Its elements are numbered from ``base`` across all latents of the model. The entries along the ``joined`` axes are
+    one element together, with ``states`` to the power of their number joint states.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Latent:
     joined: tuple[int, ...] = ()
     cut: bool = False
     """Whether it has more states, without end, than are enumerated."""
+    mixture: str | None = None
 
     @property
     def joint_states(self) -> int:
@@ -101,6 +104,13 @@ class Term:
 
     A family of variables is one term: ``density``, ``rv`` and ``name`` are those of its template, and ``value``
     has the members along its first axis.
+
+    Attributes
+    ----------
+    name : the variable it belongs to (a mixture has several terms)
+    rv, value : the distribution and where it is evaluated; the density may be -inf where that of ``rv`` is not
+    only : a latent (an array like the density) and a state; the term counts where the latent has that state
+    scale : how often each observation counts (``total_size`` over their number)
     """
 
     name: str
@@ -109,6 +119,8 @@ class Term:
     rv: Variable | None
     value: Lifted | None
     family: Family | None = None
+    only: tuple[Variable, int] | None = None
+    scale: float = 1.0
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -131,6 +143,8 @@ class ModelStructure:
     priors: tuple[Term, ...]
     dropped: tuple[str, ...]
     leaves: Mapping[Variable, Lifted]
+    stand_ins: Mapping[Variable, Variable]
+    """For every random variable the placeholder of its value."""
     deterministics: tuple[Variable, ...]
     dims: Mapping[str, tuple[str | None, ...]]
     coords: Mapping[str, Sequence | None]
@@ -148,7 +162,7 @@ class ModelStructure:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        return tuple(name for t in self.terms if t.kind == "observed" for name in t.members)
+        return tuple(dict.fromkeys(name for t in self.terms if t.kind == "observed" for name in t.members))
 
 
 def analyse(
@@ -180,8 +194,12 @@ def analyse(
     check_names(model, fixed or {}, "fixed")
     check_supported(model, latents)
     builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
-    for rv in model.basic_RVs:
+    for rv in model.observed_RVs:  # first: distributions of latents may read them
+        builder.add_observed(rv)
+    for rv in model.free_RVs:
         builder.add(rv)
+    for rv in model.observed_RVs:
+        builder.add_component(rv)
     return builder.finish()
 
 
@@ -240,12 +258,12 @@ class Builder:
         self.fixed: dict[str, np.ndarray] = {}
         self.dropped: list[str] = []
         self.values: dict[Variable, Variable] = {}
+        self.mixtures: dict[Variable, HiddenMixture] = {}
+        self.dims = dict(model.named_vars_to_dims)
         self.n_elements = 0
 
     def add(self, rv: Variable) -> None:
-        if rv in self.observed:
-            self.add_observed(rv)
-        elif is_missing_leaf(self.model, rv):
+        if is_missing_leaf(self.model, rv):
             self.dropped.append(rv.name)
         elif rv.type.dtype.startswith(("int", "uint", "bool")):
             self.add_latent(rv)
@@ -258,13 +276,36 @@ class Builder:
 
     def add_observed(self, rv: Variable) -> None:
         value = self.model.rvs_to_values[rv]
-        data = self.context.lift(value)
+        try:
+            data = self.context.lift(value)
+        except Refusal as refusal:
+            raise UnsupportedModelError(
+                f"The observed data of '{rv.name}' are no constants ({refusal.reason}). Pass the data themselves, not "
+                "a pm.Minibatch or a random draw of them."
+            ) from refusal
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         check_data(rv.name, data.data)
         self.register(rv, value, data)
 
-    def add_latent(self, rv: Variable) -> None:
+    def add_component(self, rv: Variable) -> None:
+        """The hidden component of a mixture. Where that cannot be had, the mixture keeps its own density."""
+        name = component_name(rv)
+        if name in self.model.named_vars:
+            return
+        try:
+            found = take_apart(unscaled(rv), self.values[rv], self.n_elements, self.context, self.stand_ins)
+        except Refusal:
+            return
+        if found is not None:
+            self.mixtures[rv] = found
+            found.component.name = name
+            dims = self.dims.get(name.removesuffix("_component"))
+            if dims is not None:
+                self.dims[name] = dims[: found.component.type.ndim]
+            self.add_latent(found.component, mixture=rv.name)
+
+    def add_latent(self, rv: Variable, mixture: str | None = None) -> None:
         if rv.name in self.fixed_values:
             self.add_fixed(rv)
             return
@@ -278,7 +319,8 @@ class Builder:
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         joined, cut = self.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
         self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))
-        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, states_dim(self.model, rv), joined, cut)
+        dim = states_dim(self.model, rv)
+        item = Latent(rv.name, rv, lower, states, shape, self.n_elements, dim, joined, cut, mixture)
         self.n_elements += item.n_elements
         self.latents.append(item)
 
@@ -329,11 +371,15 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
-        priors = [self.term([rv]) for rv in self.values if self.kind(rv) == "prior"]
-        rest = [rv for rv in self.values if self.kind(rv) != "prior"] + list(self.model.potentials)
+        declared = [rv for rv in self.model.basic_RVs if rv in self.values]
+        declared += [item.rv for item in self.latents if item.mixture is not None]
+        priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
+        mixtures = [rv for rv in declared if rv in self.mixtures]
+        rest = [rv for rv in declared if self.kind(rv) != "prior" and rv not in self.mixtures]
+        rest += self.model.potentials
         signatures = Signatures(self.leaf)
         found = [self.signature(v, signatures) for v in rest]
-        terms, links = [], []
+        terms, links = [term for rv in mixtures for term in self.emission_terms(rv)], []
         for positions in group(found):
             members = [rest[i] for i in positions]
             terms.append(self.term(members, [found[i][1] for i in positions]))
@@ -347,11 +393,20 @@ class Builder:
             tuple(priors),
             tuple(self.dropped),
             self.leaves,
+            self.stand_ins,
             tuple(self.model.deterministics),
-            dict(self.model.named_vars_to_dims),
+            self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
         )
+
+    def emission_terms(self, rv: Variable) -> Iterator[Term]:
+        """The densities of a mixture's components."""
+        mixture = self.mixtures[rv]
+        for e in mixture.emissions:
+            only = None if e.state is None else (mixture.read, e.state)
+            value = self.context.lift(e.value)
+            yield Term(rv.name, "observed", e.density, e.rv, value, None, only, self.scale(rv))
 
     def kind(self, variable: Variable) -> TermKind:
         if variable not in self.values:
@@ -381,6 +436,8 @@ class Builder:
         kind = self.kind(variable)
         if kind == "potential":
             return signatures.of_inputs([variable], kind)
+        if unscaled(variable) is not variable:
+            return ("by itself", variable), ()
         key, leaves = signatures.of_inputs(variable.owner.inputs, kind, variable.owner.op, self.leaf(variable))
         return key, (variable, self.values[variable], *leaves)
 
@@ -389,14 +446,23 @@ class Builder:
         family = None
         if len(members) > 1:
             counterparts = dict(zip(leaves[0], zip(*leaves, strict=True), strict=True))
-            family = Family(tuple(m.name for m in members), counterparts)
+            family = Family(tuple(m.name for m in members), tuple(members), counterparts)
         kind = self.kind(template)
         if kind == "potential":
             return Term(template.name, kind, template, None, None, family)
-        density = log_density(template, self.values[template], self.stand_ins)
+        base = unscaled(template)
+        density = log_density(base, self.values[template], self.stand_ins)
         own = context_of(family, self.context)
         value = unfold(own.lift(self.values[template]), family, self.context)
-        return Term(template.name, kind, density, template, value, family)
+        return Term(template.name, kind, density, base, value, family, scale=self.scale(template))
+
+    def scale(self, rv: Variable) -> float:
+        """How often each observation counts."""
+        if unscaled(rv) is rv:
+            return 1.0
+        lengths = self.leaves[rv].shape
+        totals = [v.data for v in rv.owner.inputs[1:]]
+        return float(math.prod(t / n for t, n in zip(totals, lengths, strict=True) if t is not None))
 
     def links(self, term: Term) -> Iterator[list[str]]:
         """Latents that play the same part in the members of a family."""
@@ -432,21 +498,30 @@ def states_dim(model: pm.Model, rv: Variable) -> str | None:
     return dims[-1] if dims else None
 
 
+def distribution_name(rv: Variable) -> str:
+    """The name of a variable's distribution, as a user knows it."""
+    return type(unscaled(rv).owner.op).__name__.removesuffix("RV").lstrip("_")
+
+
 def input_shape(variable: Variable):
     shape = getattr(variable.type, "shape", None)
     return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))
 
 
 def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
-    """A continuous entry that PyMC split off masked data and that nothing else depends on: it integrates to one."""
+    """An entry that PyMC split off masked data and that nothing else depends on: it integrates to one.
+
+    Discrete entries whose states can be listed are latents instead.
+    """
     if not rv.name.endswith("_unobserved") or rv in model.observed_RVs:
         return False
     base = rv.name.removesuffix("_unobserved")
     if f"{base}_observed" not in model.named_vars or base not in model.named_vars:
         return False
-    if rv.type.dtype.startswith(("int", "uint", "bool")):
+    split = isinstance(rv.owner.op, PartialObservedRV) and not rv.owner.op.ndim_supp
+    if rv.type.dtype.startswith(("int", "uint", "bool")) and not split:
         return False
-    if len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
+    if not split and len([v for v in rv.owner.outputs if v in model.basic_RVs]) > 1:
         raise UnsupportedModelError(
             f"The missing entries '{rv.name}' are correlated with the observed ones; they have to be integrated out: "
             f"pass latents=['{rv.name}']."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytensor.tensor as pt
@@ -11,7 +11,7 @@ from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
-from pm_mlem.graph.factors import Factor, factorize
+from pm_mlem.graph.factors import Factor, by_state, factorize
 from pm_mlem.graph.families import context_of, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.parts import lift_parts
@@ -30,12 +30,14 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     for term in structure.terms:
         with named(term.name):
             own = context_of(term.family, context)
-            parts = [unfold(part, term.family, context) for part in lift_parts(term.density, own)]
-            for lifted in parts:
-                density = density_term(term, lifted, len(densities), len(parts) == 1, context)
-                stand_in = Lifted(lifted.shape, lifted.slots, symbol=density.input)
-                factors += factorize(term.name, len(densities), stand_in, structure.vectors, context)
-                densities.append(density)
+            parts = [own.lift(term.density)] if term.only else lift_parts(term.density, own)
+        for part in parts:
+            lifted = unfold(part, term.family, context)
+            density = density_term(term, lifted, len(densities), len(parts) == 1, context)
+            if not term.only:
+                factors += factorize(term.name, len(densities), stand_in(density), structure.vectors, context)
+            densities.append(density)
+    factors += conditional_factors(densities, structure, context)
     guards = tuple(context.guards)
     elimination = eliminate(factors, structure.vectors, context)
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
@@ -53,8 +55,28 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
 def density_term(term: Term, lifted: Lifted, index: int, whole: bool, context: Context) -> DensityTerm:
     array = context.symbol(lifted)
     shape = tuple(s.size for s in lifted.slots) + lifted.array_shape
-    stand_in = pt.tensor(f"density_{index}", dtype=array.type.dtype, shape=shape)
-    return DensityTerm(term, lifted, array, stand_in, whole)
+    placeholder = pt.tensor(f"density_{index}", dtype=array.type.dtype, shape=shape)
+    return DensityTerm(term, lifted, array, placeholder, whole)
+
+
+def stand_in(density: DensityTerm) -> Lifted:
+    return Lifted(density.lifted.shape, density.lifted.slots, symbol=density.input)
+
+
+def conditional_factors(
+    densities: Sequence[DensityTerm], structure: ModelStructure, context: Context
+) -> Iterator[Factor]:
+    """The factors of terms that only count in one state of a latent, those of one latent together."""
+    groups: dict[Variable, dict[int, int]] = {}
+    for i, density in enumerate(densities):
+        if density.term.only is not None:
+            latent, state = density.term.only
+            groups.setdefault(latent, {})[state] = i
+    for latent, members in groups.items():
+        values = {state: stand_in(densities[i]) for state, i in members.items()}
+        first = min(members.values())
+        for table in by_state(values, context.lift(latent), context):
+            yield from factorize(densities[first].term.name, first, table, structure.vectors, context)
 
 
 def prior_density(structure: ModelStructure, context: Context) -> Variable:

@@ -220,8 +220,8 @@ def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | No
     return Chunks(
         found,
         tuple(zip([0, *ends[:-1]], ends, strict=True)),
-        lower([*theta, *own], fixed, protect=True, infinite=infinite),
-        lower([*theta, *found.data], chosen(found.densities, found.places, True), protect=True, infinite=infinite),
+        lower([*theta, *own], fixed, protect=theta, infinite=infinite),
+        lower([*theta, *found.data], chosen(found.densities, found.places, True), protect=theta, infinite=infinite),
         lower([*found.stand_ins, *own], chosen(found.units, found.unit_places, False)),
         lower([*found.stand_ins, *found.data], chosen(found.units, found.unit_places, True)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
+from pm_mlem.objective.verify import verify_objective, verify_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,40 @@ class Engine:
 
     objective: Objective
     note: str = ""
+    verified: set[str] = field(default_factory=set)
+    """The compiled functions that were checked."""
+
+    @cached_property
+    def reference(self) -> tuple[np.ndarray, float]:
+        """A point and the objective there, evaluated and checked without what is compiled (see ``verify.py``)."""
+        space = self.objective.space
+        u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
+        return u, verify_plan(self.objective.tables, space.values(u))
+
+    def verify(self, *, curvature: bool, em: bool) -> None:
+        """Check the plan, and those of the compiled functions that a fit uses.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A check fails: a bug of this package.
+        """
+        objective, (u, expected) = self.objective, self.reference
+        unit = np.ones(objective.n_units)
+        if em and "em" not in self.verified:
+            value = self.em_map(u, unit, objective.data, objective.no_posterior, False)[1]
+            verify_objective(lambda v: (float(value), None), u, expected)
+            self.verified.add("em")
+        name = "derivatives" if curvature else "value_and_gradient"
+        if name in self.verified or (em and not curvature):
+            return
+
+        def evaluate(v):
+            value, gradient, *_ = getattr(objective, name)(v, unit, objective.data)
+            return float(value), np.asarray(gradient)
+
+        verify_objective(evaluate, u, expected)
+        self.verified.add(name)
 
     @cached_property
     def report(self) -> Report:

@@ -7,24 +7,23 @@ its nonlinear elementwise operations get a pullback that leaves such entries at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pytensor.scalar as ps
-from pytensor.graph.basic import Apply, Constant
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.tensor.elemwise import Elemwise
 
-LINEAR = (ps.Add, ps.Sub, ps.Neg, ps.Switch, ps.Identity, ps.Cast, ps.Second)
-"""Operations whose slopes are finite everywhere."""
+from pm_mlem.graph.shield import LINEAR
 
 
 class GuardedElemwise(Op):
-    """An elementwise operation with a guarded pullback (JAX only)."""
+    """An elementwise operation with a guarded pullback by its ``active`` inputs, constant in the others (JAX only)."""
 
-    def __init__(self, op: Elemwise):
-        self.op = op
+    def __init__(self, op: Elemwise, active: tuple[bool, ...]):
+        self.op, self.active = op, active
 
     def make_node(self, *inputs):
         node = self.op.make_node(*inputs)
@@ -34,46 +33,48 @@ class GuardedElemwise(Op):
         raise NotImplementedError
 
 
-def needs_guard(graph: FunctionGraph) -> bool:
-    """Whether there are branches that may not be taken, or infinite constants."""
-    for node in graph.apply_nodes:
-        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, ps.Switch):
-            return True
-    return any(isinstance(v, Constant) and has_infinity(v.data) for v in graph.variables)
-
-
-def has_infinity(data) -> bool:
-    return isinstance(data, np.ndarray) and data.dtype.kind == "f" and bool(np.isinf(data).any())
-
-
-def guard(graph: FunctionGraph) -> None:
-    """Replace the nonlinear elementwise operations of a graph in place."""
+def guard(graph: FunctionGraph, smooth: Sequence[Variable]) -> None:
+    """Replace the nonlinear elementwise operations of a graph that depend on its ``smooth`` inputs, in place."""
+    depends = set(smooth)
     for node in list(graph.toposort()):
+        active = tuple(v in depends for v in node.inputs)
+        if not any(active):
+            continue
+        depends.update(v for v in node.outputs if getattr(v.type, "dtype", "").startswith("float"))
         op = node.op
         if not isinstance(op, Elemwise) or isinstance(op.scalar_op, LINEAR) or len(node.outputs) != 1:
             continue
-        if not all(v.type.dtype.startswith("float") for v in node.outputs):
+        if node.outputs[0] not in depends:
             continue
-        if not any(v.type.dtype.startswith("float") for v in node.inputs):
-            continue
-        graph.replace(node.outputs[0], GuardedElemwise(op)(*node.inputs), reason="guard")
+        [new] = GuardedElemwise(op, active).make_node(*node.inputs).outputs
+        graph.replace(node.outputs[0], new, reason="guard")
+        depends.add(new)
 
 
-def guarded(function):
-    """A function of broadcastable arrays whose pullback maps zero to zero."""
+def guarded(function, active: Sequence[bool]):
+    """A function of broadcastable arrays whose pullback by the active ones maps zero to zero."""
+    n = len(active)
+
+    def merged(moving, still):
+        moving, still = iter(moving), iter(still)
+        return function(*[next(moving) if a else next(still) for a in active])
 
     @jax.custom_vjp
-    def core(*args):
-        return function(*args)
+    def core(moving, still):
+        return merged(moving, still)
 
-    def pull(args, cotangent):
-        _, pullback = jax.vjp(function, *args)
-        return tuple(jnp.where(cotangent == 0, 0.0, c) for c in pullback(cotangent))
+    def pull(saved, cotangent):
+        moving, still = saved
+        _, pullback = jax.vjp(lambda m: merged(m, still), moving)
+        [slopes] = pullback(cotangent)
+        return [jnp.where(cotangent == 0, 0.0, s) for s in slopes], [jnp.zeros_like(s) for s in still]
 
-    core.defvjp(lambda *args: (function(*args), args), pull)
+    core.defvjp(lambda moving, still: (merged(moving, still), (moving, still)), pull)
 
     def call(*args):
-        floats = [jnp.asarray(a, dtype=jnp.result_type(float)) for a in args]
-        return core(*jnp.broadcast_arrays(*floats))
+        arrays = jnp.broadcast_arrays(*[jnp.asarray(a, dtype=jnp.result_type(float)) for a in args])
+        moving = [arrays[i] for i in range(n) if active[i]]
+        still = [jax.lax.stop_gradient(arrays[i]) for i in range(n) if not active[i]]
+        return core(moving, still)
 
     return call

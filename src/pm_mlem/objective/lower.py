@@ -20,9 +20,11 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
 
+from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.graph.shield import needs_guard
 from pm_mlem.objective import kernels
-from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded, needs_guard
+from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded
 
 Backend = str
 Arrays = list[Any]
@@ -40,7 +42,7 @@ def lower(
     outputs: Sequence[Variable],
     backend: Backend = "jax",
     *,
-    protect: bool = False,
+    protect: Sequence[Variable] = (),
     infinite: bool = False,
 ) -> Callable[..., Arrays]:
     """A pure JAX function of the inputs that returns the list of outputs.
@@ -50,9 +52,9 @@ def lower(
     inputs, outputs : symbolic variables
     backend : {"jax", "numba", "c"}
         Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
-    protect : bool
-        Keep the gradient finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a function
-        can be differentiated forwards only over a reverse pass.
+    protect : inputs
+        Keep the gradient by them finite where a branch is not taken (see :mod:`pm_mlem.objective.guarded`); such a
+        function can be differentiated forwards only over a reverse pass.
     infinite : bool
         Whether some input holds infinite constants.
 
@@ -69,12 +71,12 @@ def lower(
 
 
 def lower_to_jax(
-    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: bool, infinite: bool
+    inputs: Sequence[Variable], outputs: Sequence[Variable], protect: Sequence[Variable], infinite: bool
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
-        guard(graph)
+        guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
     try:
         run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:
@@ -127,7 +129,13 @@ def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: B
     wanted = [i for i, v in enumerate(inputs) if v.type.dtype.startswith("float")]
     weights = [pt.tensor(f"cotangent_{i}", dtype=outputs[i].type.dtype, shape=outputs[i].type.shape) for i in smooth]
     total = pt.add(pt.constant(0.0), *[(w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True)])
-    gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
+    try:
+        gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
+    except NotImplementedError as error:
+        raise UnsupportedModelError(
+            f"The model contains an operation that JAX lacks and that has no derivative ({error}). Give the Op a "
+            "pullback, or write the expression with differentiable operations."
+        ) from error
     gradients = [pt.specify_shape(g, inputs[i].type.shape) for i, g in zip(wanted, gradients, strict=True)]
     pullback = callback([*inputs, *weights], gradients, backend, order - 1) if smooth else None
 
@@ -183,4 +191,4 @@ def _(op, **kwargs):
 @jax_funcify.register(GuardedElemwise)
 def _(op, node, **kwargs):
     plain = op.op.make_node(*node.inputs)
-    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs))
+    return guarded(jax_funcify(op.op.scalar_op, node=plain, **kwargs), op.active)

@@ -113,6 +113,13 @@ class Objective:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
         return largest_array(self.tables)
 
+    @cached_property
+    def no_posterior(self) -> list[np.ndarray] | None:
+        """What the EM map is given where it finds the posterior itself: arrays of the right shapes, so that it is
+        compiled once for both kinds of start; None where these would be large.
+        """
+        return None if self.chunks is not None else [np.zeros(d.input.type.shape) for d in self.tables.densities]
+
     # --- compiled functions --------------------------------------------------------------------------------
 
     def jit_once(self, function: Callable) -> Callable:
@@ -156,12 +163,14 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     placeholders = [v for v, _ in tables.data]
     inputs = [*tables.free_inputs, *placeholders]
     infinite = any(a.dtype.kind == "f" and np.isinf(a).any() for _, a in tables.data)
-    densities = lower(inputs, [d.array for d in tables.densities], backend, protect=True, infinite=infinite)
+    densities = lower(
+        inputs, [d.array for d in tables.densities], backend, protect=tables.free_inputs, infinite=infinite
+    )
     arrays = [d.input for d in tables.densities]
     partition = lower([*arrays, *placeholders], tables.elimination.units, "jax")
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
-    prior = lower(inputs, [tables.log_prior], backend, protect=True, infinite=infinite)
+    prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     data = tuple(jnp.asarray(v) for _, v in tables.data)
     chunks = build_chunks(tables, largest_array(tables), infinite) if backend == "jax" else None
     return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data, chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +101,15 @@ class Report:
     @cached_property
     def jacobian(self) -> Callable:
         """Derivatives of all estimands with respect to ``u`` (last axis)."""
-        if self.objective.backend == "jax":
+        if self.objective.backend == "jax" and not any(d.lifted.slots for d in self.derived):
             return self.objective.jit_once(jax.jacfwd(self.estimands))
-        return lambda u, data: jacobian_by_reverse(lambda v: self.estimands(v, data), u)
+        by_reverse = partial(jacobian_by_reverse, self.estimands)  # a posterior mean is a derivative itself
+        return self.objective.jit_once(by_reverse) if self.objective.backend == "jax" else by_reverse
 
 
-def jacobian_by_reverse(function: Callable, u) -> list:
+def jacobian_by_reverse(function: Callable, u, data) -> list:
     """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``."""
-    values, pullback = jax.vjp(function, u)
+    values, pullback = jax.vjp(lambda v: function(v, data), u)
     zeros = [jnp.zeros_like(v) for v in values]
     columns = [jax.grad(lambda c, j=j: pullback(c)[0][j])(zeros) for j in range(len(u))]
     return [jnp.stack([column[i] for column in columns], axis=-1) for i in range(len(values))]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.tables import ModelTables
 
 
@@ -35,6 +36,27 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
                 start, shape = density.part_of(name)
                 rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
                 assign(result, units[rows], flat[factor.entries[rows] - start], name)
+    return np.where(np.isnan(result), 1.0, result) * unit_scale(tables)
+
+
+def unit_scale(tables: ModelTables) -> np.ndarray:
+    """How often every unit counts: the factor that ``total_size=`` gives to its observations.
+
+    PyMC multiplies the log-density of the observations given the latents; the factor belongs to the observations with
+    their latents, which is to say to the unit.
+    """
+    result = np.full(sum(tables.elimination.sizes), np.nan)
+    for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        term = tables.densities[factor.term_index].term
+        if term.kind == "latent":
+            continue
+        known = result[units]
+        if np.any(~np.isnan(known) & (known != term.scale)):
+            raise UnsupportedModelError(
+                f"'{term.name}' shares a discrete latent with a variable of another total_size; a unit of observations "
+                "and latents can only count as a whole. Give both the same total_size in proportion, or use weights=."
+            )
+        result[units] = term.scale
     return np.where(np.isnan(result), 1.0, result)
 
 

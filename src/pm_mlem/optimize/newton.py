@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
+
+NEXT_TO_NOTHING = 1e-11
+"""A gain, relative to the objective, that is lost in rounding."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class NewtonState:
     radius: float
     gain: float
     rejected: int = 0
+    slow: int = 0  # steps in a row that gained next to nothing
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,20 @@ class Newton:
         elif ratio > 0.75 and length > 0.9 * radius:
             radius = min(2.0 * radius, 1e4)
         if ratio < 1e-4:
-            return replace_radius(state, radius, state.rejected + 1)
-        return replace_radius(new, radius, 0)
+            return replace(state, radius=radius, rejected=state.rejected + 1)
+        slow = state.slow + 1 if actual <= NEXT_TO_NOTHING * (1.0 + abs(state.value)) else 0
+        return replace(new, radius=radius, slow=slow)
 
     def done(self, state: NewtonState) -> Verdict | None:
         scale = max(self.tolerance, 1e-14 * abs(state.value))
         if state.gain <= scale:
             return Verdict(Status.CONVERGED, "Converged: the Newton decrement vanishes.")
+        if state.slow >= 5 and state.gain <= 1e-6:
+            return Verdict(
+                Status.CONVERGED,
+                f"Converged: about {state.gain:.1g} of log-likelihood is left to gain along a direction in which it "
+                "flattens out (a parameter on the boundary of its support?).",
+            )
         if state.rejected > 40 or state.radius < 1e-12:
             return Verdict(
                 Status.STALLED,
@@ -83,12 +94,6 @@ class Newton:
                 "the objective may not be smooth here.",
             )
         return None
-
-
-def replace_radius(state: NewtonState, radius: float, rejected: int) -> NewtonState:
-    return NewtonState(
-        state.point, state.value, state.gradient, state.curvature, state.directions, radius, state.gain, rejected
-    )
 
 
 def newton_gain(slope: Vector, curvature: Vector) -> float:

@@ -39,7 +39,7 @@ def to_datatree(fit: Fit, draws: int, chains: int, random_seed: int | None) -> x
     groups["confidence_interval"] = fit.confidence_intervals()
     if fit.latent_probabilities.data_vars:
         groups["latent_posterior"] = fit.latent_probabilities
-    groups["log_likelihood"] = xr.Dataset({"unit": ("unit_index", fit._report[2])})
+    groups["log_likelihood"] = fit.pointwise_log_likelihood
     groups |= data_groups(fit)
     groups["optimizer_trace"] = fit.history
     shared = attributes(fit)

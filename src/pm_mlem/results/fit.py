@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pymc as pm
 
+from pm_mlem.graph.units import unit_groups
 from pm_mlem.inference.information import (
     Information,
     delta_covariance,
@@ -137,10 +138,25 @@ class Fit:
         return self._optimum.value if self.estimator == "map" else None
 
     @cached_property
+    def pointwise_log_likelihood(self) -> xr.Dataset:
+        """Log-likelihood of every independent unit at the estimates, latents summed out.
+
+        One variable for each observed variable, with the dims of its rows (or of the rows that share their latents);
+        observed variables that share latents are one, ``a+b``, and Potentials with nothing observed go by their name.
+        Observation weights are applied, so that all entries add up to ``log_likelihood``.
+        """
+        import xarray as xr
+
+        units = np.where(self._weights == 0, 0.0, self._weights * self._report[2])
+        groups = unit_groups(self._engine.objective.tables)
+        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
+
+    @cached_property
     def latent_probabilities(self) -> xr.Dataset:
         """p(z = k | y, estimates) for each discrete latent; last dimension ``<z>_state``.
 
         The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
+        The component of an observed mixture ``y`` is called ``y_component``.
         """
         import xarray as xr
 
@@ -162,25 +178,28 @@ class Fit:
         """Name and values of the one number observed for each element of a latent, if there is one."""
         tables = self._engine.objective.tables
         index, item = tables.structure.vector_of(latent)
-        found = []
+        found = {}
         for factor in tables.factors:
             term = tables.densities[factor.term_index].term
             if term.kind == "observed" and any(v.vector == index for v in factor.views):
                 own = [v for v in factor.views if v.vector == index]
                 if term.value.shape != item.shape or not np.array_equal(own[0].address, np.arange(item.n_elements)):
                     return None
-                found.append((term.name, np.ravel(np.broadcast_to(term.value.data, item.shape))))
-        return found[0] if len(found) == 1 else None
+                found.setdefault(term.name, np.ravel(np.broadcast_to(term.value.data, item.shape)))
+        return next(iter(found.items())) if len(found) == 1 else None
 
     def _joint_density(self, latent: str) -> np.ndarray | None:
         """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""
         tables = self._engine.objective.tables
         _, item = tables.structure.vector_of(latent)
-        if len(tables.structure.latents) != 1 or len(tables.densities) != 2 or self.n_obs != item.n_elements:
+        if len(tables.structure.latents) != 1 or self.n_obs != item.n_elements:
             return None
-        sites = [s for s in tables.sites if tables.densities[s.term].term.kind == "observed"]
-        if len(sites) != 1 or any(n != 1 for a in sites[0].parameters for n in a.type.shape[1:]):
-            return None
+        sites = {s.term: s for s in tables.sites}
+        for i, density in enumerate(tables.densities):
+            lead = len(density.lifted.slots)
+            axes = slice(lead, lead + density.lifted.ndim)
+            if i not in sites or any(n != 1 for a in sites[i].parameters for n in a.type.shape[axes]):
+                return None
         units = np.empty(item.n_elements)
         for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             for view in factor.views:
@@ -418,11 +437,6 @@ class Fit:
     def decode(self) -> NoReturn:
         """The jointly most probable latent states."""
         raise NotImplementedError("Fit.decode: joint decoding of latents is not implemented.")
-
-    @property
-    def pointwise_log_likelihood(self) -> xr.Dataset:
-        """Log-likelihood of every independent unit."""
-        raise NotImplementedError("Fit.pointwise_log_likelihood is not implemented.")
 
     def predict(self, data=None) -> NoReturn:
         """Predictions for new values of the model's ``pm.Data``."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from pm_mlem.graph.units import UnitGroup
+
 
 class Labels:
     """Turns arrays by variable name into labelled xarray objects, as ArviZ would label them.
@@ -38,6 +40,17 @@ class Labels:
         dims = self.dims_of(name, values.ndim - len(extra))
         coords = {d: self.coord(d, n) for d, n in zip(dims, values.shape, strict=False)}
         return xr.DataArray(values, dims=(*dims, *extra), coords={**coords, **extra}, name=name)
+
+    def units(self, group: UnitGroup, values: np.ndarray) -> xr.DataArray:
+        """An array with one entry for each unit of a group."""
+        grid = group.grid
+        if grid is None:
+            dims: tuple[str, ...] = (f"{group.name}_unit",)
+        else:
+            named = self.dims_of(grid.name, grid.ndim)
+            dims = tuple(named[d] for d in grid.axes)
+        coords = {d: self.coord(d, n) for d, n in zip(dims, values.shape, strict=True)}
+        return xr.DataArray(values, dims=dims, coords=coords, name=group.name)
 
     def dataset(
         self, values: Mapping[str, np.ndarray], extra: Mapping[str, Sequence] | None = None, **attrs

@@ -10,6 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from pm_mlem.graph.factors import reduce_slots
 from pm_mlem.graph.lift import Context, Lifted
 
 LARGEST_TABLE = 2**26
@@ -90,12 +91,43 @@ def scatter_rows(table: Variable, address: np.ndarray, n: int, context: Context)
     if rows == 1:
         if np.all(counts == counts[0]):
             return table if counts[0] == 1 else table * float(counts[0])
-        return table * context.symbol(Lifted((n,), data=counts.astype(float)))
+        return repeat_column(table, counts, context)
     if np.all(counts == 1):
         order = np.argsort(address, kind="stable")
         return table[..., context.symbol(Lifted(order.shape, data=order))]
     zeros = pt.zeros((*table.type.shape[:-1], n), dtype=table.type.dtype)
     return pt.inc_subtensor(zeros[..., context.symbol(Lifted(address.shape, data=address))], table)
+
+
+def repeat_column(table: Variable, counts: np.ndarray, context: Context) -> Variable:
+    """A table of one column, added up a number of times at each of n places (0 where never, even if it is -inf)."""
+    repeated = table * context.symbol(Lifted(counts.shape, data=counts.astype(float)))
+    if np.all(counts):
+        return repeated
+    return pt.switch(context.symbol(Lifted(counts.shape, data=counts > 0)), repeated, 0.0)
+
+
+def split_twins(piece: Piece, context: Context) -> list[Piece]:
+    """Pieces without rows that read the same element through two views (their tables' diagonals)."""
+    n = len(piece.views)
+    pairs = [(piece.views[i], piece.views[j]) for j in range(n) for i in range(j)]
+    same = [(a.address == b.address) & (a.vector is b.vector) for a, b in pairs]
+    if not np.any(same):
+        return [piece]
+    kinds, kind_of_row = np.unique(
+        np.stack([*np.zeros((n, piece.rows)), *same]).astype(int), axis=1, return_inverse=True
+    )
+    result = []
+    for k in range(kinds.shape[1]):
+        chosen = np.flatnonzero(kind_of_row.ravel() == k)
+        table, kept = reduce_slots(select_rows(piece, chosen, context), [v.states for v in piece.views], kinds[:, k])
+        views = tuple(View(piece.views[i].vector, piece.views[i].address[chosen]) for i in kept)
+        moved = np.full(piece.rows, -1)
+        moved[chosen] = np.arange(len(chosen))
+        sources: dict[int, np.ndarray] = {}
+        move_sources(sources, piece, moved)
+        result.append(Piece(table, views, len(chosen), sources))
+    return result
 
 
 def move_sources(sources: dict[int, np.ndarray], piece: Piece, address: np.ndarray) -> None:

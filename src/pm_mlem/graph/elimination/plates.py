@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pm_mlem.graph.elimination.pieces import Piece, Step, Vector, View, move_sources, scatter_rows, table_size
+from pm_mlem.graph.elimination.pieces import (
+    Piece,
+    Step,
+    Vector,
+    View,
+    move_sources,
+    scatter_rows,
+    split_twins,
+    table_size,
+)
 from pm_mlem.graph.lift import Context
 from pm_mlem.graph.ops import logsumexp
 
@@ -75,7 +84,7 @@ def sum_out(vector: Vector, pieces: Sequence[Piece], context: Context) -> tuple[
     names = tuple(v.vector.name for v in views)
     size = table_size(vector.size, [vector.states, *[v.states for v in views]])
     step = Step((vector.name,), vector.size, vector.states, "plate", names, size)
-    return [p for p in pieces if p not in chosen] + [result], step
+    return [p for p in pieces if p not in chosen] + split_twins(result, context), step
 
 
 def position(view: View, address: np.ndarray, views: Sequence[View]) -> int:

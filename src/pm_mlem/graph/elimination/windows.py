@@ -23,9 +23,12 @@ from pm_mlem.graph.elimination.pieces import (
     Vector,
     View,
     move_sources,
+    repeat_column,
     select_rows,
+    split_twins,
     table_size,
 )
+from pm_mlem.graph.factors import distinct_columns
 from pm_mlem.graph.lift import Context, Lifted
 from pm_mlem.graph.ops import WindowLogZ, logsumexp
 from pm_mlem.graph.recursion import Pattern, Window
@@ -186,7 +189,7 @@ def sum_out(line: Timeline, outside: list[View], pieces: Sequence[Piece], contex
         line.cost,
     )
     new = Piece(result, tuple(views), len(line.lengths), sources)
-    return [p for p in pieces if p not in chosen] + [new], step
+    return [p for p in pieces if p not in chosen] + split_twins(new, context), step
 
 
 def sum_constants(result: Variable, leading: Sequence[View], line: Timeline) -> tuple[list[View], Variable]:
@@ -210,9 +213,9 @@ def tables_of(piece: Piece, line: Timeline, leading: Sequence[View], context: Co
     else:
         newest = times.max(axis=0)
         offsets = newest - times
-    kinds, kind = np.unique(offsets, axis=1, return_inverse=True)
+    kinds, kind = distinct_columns(offsets)
     for k in range(kinds.shape[1]):
-        chosen = np.flatnonzero(kind.ravel() == k)
+        chosen = np.flatnonzero(kind == k)
         pattern = tuple(
             (line.moving.index(piece.views[i].vector), int(o)) for i, o in zip(moving, kinds[:, k], strict=True)
         )
@@ -249,7 +252,7 @@ def on_grid(
     if table.type.shape[-1] == 1 and np.all(counts == 1):
         return table.dimshuffle(*range(table.type.ndim), "x")
     if table.type.shape[-1] == 1:
-        grid = table * context.symbol(Lifted((n * steps,), data=counts.astype(float)))
+        grid = repeat_column(table, counts, context)
     elif len(cells) == n * steps and np.array_equal(cells, np.arange(n * steps)):
         grid = table
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.subtensor import (
     AdvancedSubtensor,
@@ -24,7 +25,9 @@ from pm_mlem.graph.lift.core import (
     Refusal,
     Slot,
     align,
+    align_symbol,
     as_lifted,
+    broadcast_slots,
     lift_node,
     merge_slots,
     shuffle,
@@ -32,6 +35,9 @@ from pm_mlem.graph.lift.core import (
 from pm_mlem.graph.lift.rules_elementwise import concrete
 
 Entry = slice | Lifted
+
+MOST_STATES = 4096
+"""Joint states of the latents that one entry may read when a latent selects among elements of latents."""
 
 
 @lift_node.register(Subtensor)
@@ -80,6 +86,9 @@ def plan_layout(shape: tuple[int, ...], entries: list[Entry]) -> Layout:
 def take(value: Lifted, entries: list[Entry], context: Context) -> Lifted:
     """``value[entries]``."""
     check_bounds(value, entries)
+    for axis, entry in enumerate(entries):
+        if isinstance(entry, Lifted) and entry.slots and any(s.varies_along(axis) for s in value.slots):
+            return choose(value, entries, axis, context)
     layout = plan_layout(value.shape, entries)
     own = [s.with_address(index_address(s, entries, layout)) for s in value.slots]
     indices = {d: place(e, layout) for d, e in enumerate(entries) if isinstance(e, Lifted)}
@@ -101,6 +110,35 @@ def take(value: Lifted, entries: list[Entry], context: Context) -> Lifted:
         else:
             plan.gather(lead + d, array, value.shape[d])
     return as_lifted(plan.build(context), layout.shape, slots)
+
+
+def choose(value: Lifted, entries: list[Entry], axis: int, context: Context) -> Lifted:
+    """An axis along which elements of a latent differ, indexed by a latent: a switch over its positions."""
+    index, n = entries[axis], value.shape[axis]
+    refusal = Refusal(
+        "the elements of one discrete latent are selected by another variable",
+        hint="index parameters by latents, not latents by latents",
+    )
+    if not index.is_constant:
+        raise refusal
+    layout = plan_layout(value.shape, entries)
+    chooser = place(Lifted(index.shape, index.slots, data=np.where(index.data < 0, index.data + n, index.data)), layout)
+    positions = np.unique(chooser.data).tolist()
+    parts = []
+    for k in positions:
+        fixed = Lifted(index.shape, data=np.full(index.shape, k))
+        parts.append(take(value, [fixed if d == axis else e for d, e in enumerate(entries)], context))
+    slots, where = broadcast_slots([chooser, *parts], len(layout.shape))
+    if np.prod([s.size for s in slots]) > MOST_STATES:
+        raise refusal
+    which, *arrays = (
+        align_symbol(v, p, len(slots), len(layout.shape), context)
+        for v, p in zip((chooser, *parts), where, strict=True)
+    )
+    result = arrays[-1]
+    for k, array in zip(positions[:-1], arrays[:-1], strict=True):
+        result = pt.switch(pt.eq(which, k), array, result)
+    return as_lifted(result, layout.shape, slots)
 
 
 def check_bounds(value: Lifted, entries: list[Entry]) -> None:

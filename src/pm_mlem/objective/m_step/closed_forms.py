@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from pytensor.tensor.random.basic import (
     BernoulliRV,
     BetaRV,
+    BinomialRV,
     GammaRV,
+    LogNormalRV,
     NormalRV,
     PoissonRV,
 )
@@ -71,6 +73,17 @@ CLOSED_FORMS[NormalRV, 1] = ClosedForm(normal_sd, lambda a, b: jnp.sqrt(ratio(a,
 CONJUGATE[NormalRV, 0, NormalRV] = lambda mu, sigma: (mu / sigma**2, 1 / sigma**2)
 
 
+def of_logarithm(statistics):
+    """A statistic of the logarithm of the value."""
+    return lambda weights, parameters, value: statistics(weights, parameters, jnp.log(value))
+
+
+for role in (0, 1):
+    form = CLOSED_FORMS[NormalRV, role]
+    CLOSED_FORMS[LogNormalRV, role] = ClosedForm(of_logarithm(form.statistics), form.maximise, form.order)
+CONJUGATE[LogNormalRV, 0, NormalRV] = CONJUGATE[NormalRV, 0, NormalRV]
+
+
 # --- means of counts and indicators -----------------------------------------------------------------------
 
 
@@ -78,7 +91,13 @@ def weighted_value(weights, parameters, value):
     return weights * value, weights
 
 
+def weighted_successes(weights, parameters, value):
+    return weights * value, weights * parameters[0]
+
+
 CLOSED_FORMS[BernoulliRV, 0] = ClosedForm(weighted_value, ratio)
+CLOSED_FORMS[BinomialRV, 1] = ClosedForm(weighted_successes, ratio)
 CLOSED_FORMS[PoissonRV, 0] = ClosedForm(weighted_value, ratio)
 CONJUGATE[BernoulliRV, 0, BetaRV] = lambda a, b: (a - 1, a + b - 2)
+CONJUGATE[BinomialRV, 1, BetaRV] = CONJUGATE[BernoulliRV, 0, BetaRV]
 CONJUGATE[PoissonRV, 0, GammaRV] = lambda shape, scale: (shape - 1, 1 / scale)

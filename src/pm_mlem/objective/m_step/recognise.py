@@ -17,7 +17,7 @@ from pymc.logprob.transforms import SimplexTransform
 from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
-from pytensor.tensor.random.basic import DirichletRV
+from pytensor.tensor.random.basic import BetaRV, DirichletRV, UniformRV
 from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.graph.structure import PLAIN, Parameter
@@ -59,11 +59,24 @@ class ProbabilityBlock:
 
 
 @dataclass(frozen=True, eq=False)
+class BinaryBlock:
+    """Probabilities of two outcomes that only enter as ``log(p)`` and ``log(1 - p)``: expected successes and failures.
+
+    ``uses`` are (term, index into the flat array of p followed by 1 - p, -1 for constants); ``prior`` holds the
+    pseudo-counts of the two outcomes, ``(2, *shape)``.
+    """
+
+    name: str
+    uses: tuple[tuple[int, np.ndarray], ...]
+    prior: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class MStepPlan:
     """Closed blocks in the order of their updates; the other free parameters take a Newton step."""
 
     sites: tuple[Site, ...]
-    closed: tuple[ClosedBlock | ProbabilityBlock, ...]
+    closed: tuple[ClosedBlock | ProbabilityBlock | BinaryBlock, ...]
     newton: tuple[str, ...]
 
 
@@ -76,6 +89,19 @@ class Probing:
         rng = np.random.default_rng(seed)
         points = [space.initial + rng.normal(scale=0.3, size=space.size) for _ in range(2)]
         self.theta = [list(space.values(u).values()) for u in points]
+        self.space, self.point = space, points[0]
+
+    def spans_unit_interval(self, name: str) -> bool:
+        """Whether a parameter takes all values between 0 and 1 and no others."""
+        where, bounds = self.space.slices[name], (0.0, 1.0)
+        if self.space.unconstrained_shapes[name] != self.space.shapes[name]:
+            return False
+        for far, bound in zip((-60.0, 60.0), bounds, strict=True):
+            moved = self.point.copy()
+            moved[where] = far
+            if not np.allclose(self.space.values(moved)[name], bound, rtol=0, atol=1e-12):
+                return False
+        return True
 
     def evaluate(self, arrays: Sequence[Variable]) -> list[list[np.ndarray]]:
         """For each of the two points the values of the arrays."""
@@ -94,12 +120,14 @@ def recognise(tables: ModelTables, space: ParameterSpace, estimator: str) -> MSt
         p.name: [i for i, d in enumerate(tables.densities) if dependencies([d.array], [p.placeholder])]
         for p in parameters
     }
-    closed: list[tuple[int, ClosedBlock | ProbabilityBlock]] = []
+    closed: list[tuple[int, ClosedBlock | ProbabilityBlock | BinaryBlock]] = []
     for position, parameter in enumerate(parameters):
         prior = conjugate_prior(parameter, tables) if estimator == "map" else ()
         if prior is None or not users[parameter.name]:
             continue
         found = probability_block(parameter, position, users[parameter.name], tables, probing, prior)
+        if found is None:
+            found = binary_block(parameter, position, users[parameter.name], tables, probing, prior)
         if found is None:
             found = closed_block(parameter, position, users[parameter.name], sites, tables, probing, prior)
         if found is not None:
@@ -173,6 +201,37 @@ def probability_block(parameter, position, users, tables, probing, prior) -> Pro
         uses.append((i, index))
     extra = prior[0] if prior else np.zeros(parameter.shape)
     return ProbabilityBlock(parameter.name, tuple(uses), np.broadcast_to(extra, parameter.shape))
+
+
+def binary_block(parameter, position, users, tables, probing, prior) -> BinaryBlock | None:
+    """Probabilities whose entries only appear as ``log(p[i])`` and ``log(1 - p[i])``."""
+    pseudo = beta_counts(prior)
+    if pseudo is None or not probing.spans_unit_interval(parameter.name):
+        return None
+    others = [p.placeholder for p in tables.structure.free if p is not parameter]
+    outcomes = [np.stack([t[position], 1.0 - t[position]]) for t in probing.theta]
+    uses = []
+    for i in users:
+        array = tables.densities[i].array
+        if dependencies([array], others):
+            return None
+        values = [v[0] for v in probing.evaluate([array])]
+        with np.errstate(all="ignore"):
+            index = selection([np.exp(v) for v in values], outcomes, rtol=1e-10)
+        if index is None:
+            return None
+        uses.append((i, index))
+    extra = [np.broadcast_to(a, parameter.shape) for a in pseudo]
+    return BinaryBlock(parameter.name, tuple(uses), np.stack(extra))
+
+
+def beta_counts(prior: tuple) -> tuple | None:
+    """What a prior adds to the counts of successes and failures; None where it is no Beta or Uniform."""
+    if not prior:
+        return 0.0, 0.0
+    if prior[0] is BetaRV:
+        return prior[1] - 1.0, prior[2] - 1.0
+    return (0.0, 0.0) if prior[0] is UniformRV else None
 
 
 def closed_block(parameter, position, users, sites, tables, probing, prior) -> ClosedBlock | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.m_step.recognise import (
+    BinaryBlock,
     ClosedBlock,
     MStepPlan,
     ProbabilityBlock,
@@ -18,8 +19,10 @@ from pm_mlem.objective.m_step.recognise import (
 )
 from pm_mlem.objective.objective import Objective, product
 
-SMALLEST_PROBABILITY = 1e-300
-"""Keeps the unconstrained coordinates of a vanishing probability finite."""
+SMALLEST_PROBABILITY = 1e-100
+"""Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
+BORDER = 1e-12
+"""As close as a probability of two outcomes is brought to 0 or 1."""
 
 
 def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
@@ -27,10 +30,9 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
 
     The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
-    start from labels that were guessed, say; None where large arrays should not be passed in vain). Blocks with a
-    closed form are updated first, one after the other;
-    the remaining parameters take one safeguarded Newton step on the expected complete-data log-likelihood
-    (plus the log-prior under "map").
+    start from labels that were guessed, say; None where large arrays should not be passed in vain), without those of
+    impossible states. Blocks with a closed form are updated first, one after the other; the remaining parameters take
+    one safeguarded Newton step on the expected complete-data log-likelihood (plus the log-prior under "map").
     """
     plan = recognise(objective.tables, objective.space, objective.estimator) if plan is None else plan
     maximise = m_step(objective, plan)
@@ -41,7 +43,9 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
             value, posterior = e_step(objective, theta, weights, data)
         else:
             value, posterior = jax.lax.cond(
-                use_given, lambda: (jnp.nan, given), lambda: e_step(objective, theta, weights, data)
+                use_given,
+                lambda: (jnp.nan, possible(given, objective.densities(*theta, *data))),
+                lambda: e_step(objective, theta, weights, data),
             )
         if objective.estimator == "map":
             value = value + objective.log_prior(u, data)
@@ -62,6 +66,8 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
             i = position[block.name]
             if isinstance(block, ProbabilityBlock):
                 theta[i] = update_probabilities(block, posterior, theta[i])
+            elif isinstance(block, BinaryBlock):
+                theta[i] = update_binary(block, posterior, theta[i])
             else:
                 theta[i] = update_closed(block, posterior, theta, theta[i], site_sums, data)
         parts = list(space.split(u))
@@ -73,6 +79,11 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
         return newton_block(objective, plan, posterior, theta, new, data) if plan.newton else new
 
     return maximise
+
+
+def possible(posterior: Sequence, densities: Sequence) -> list:
+    """Posterior weights without those of entries whose density is zero."""
+    return [jnp.where(jnp.isneginf(d), 0.0, r) for r, d in zip(posterior, densities, strict=True)]
 
 
 def e_step(objective: Objective, theta: Sequence, weights, data):
@@ -146,6 +157,20 @@ def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old):
     total = counts.sum(axis=-1, keepdims=True)
     new = jnp.maximum(counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
     return jnp.where(total > 0, new, old)
+
+
+def update_binary(block: BinaryBlock, posterior: Sequence, old):
+    counts = sum(collect(posterior[term], index, 2 * old.size) for term, index in block.uses)
+    successes, failures = jnp.maximum(counts.reshape((2, *old.shape)) + block.prior, 0.0)
+    total = successes + failures
+    new = successes / jnp.where(total > 0, total, 1.0)
+    new = jnp.clip(new, nearer_to_zero(old), 1.0 - nearer_to_zero(1.0 - old))
+    return jnp.where(total > 0, new, old)
+
+
+def nearer_to_zero(probability):
+    """The least a probability may become in one step: one at the border could never leave it again."""
+    return jnp.maximum(1e-3 * probability, jnp.minimum(probability, BORDER))
 
 
 def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):

@@ -486,3 +486,36 @@ def test_data_may_change_their_length_between_fits():
     with fresh:
         pm.set_data({"data": SAMPLE[:7]})
     assert second.log_likelihood == pytest.approx(mlem.fit(fresh, starts=1, progressbar=False).log_likelihood)
+
+
+# --- python loops -----------------------------------------------------------------------------------------
+
+
+def loop_mixture():
+    """One label and one observation a step."""
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 2, shape=2, initval=[-1.0, 1.0])
+        for t in range(8):
+            z = pm.Categorical(f"z_{t}", [0.4, 0.6])
+            pm.Normal(f"y_{t}", mu[z], 0.7, observed=SAMPLE[t])
+    return model
+
+
+def test_variables_of_a_loop_keep_their_names():
+    model = loop_mixture()
+    fit = mlem.fit(model, starts=1, progressbar=False)
+    assert list(fit.latent_probabilities) == [f"z_{t}" for t in range(8)]
+    mu = fit.estimates["mu"].to_numpy()
+    weight = np.array([0.4, 0.6]) * np.exp(-0.5 * ((SAMPLE[5] - mu) / 0.7) ** 2)
+    np.testing.assert_allclose(fit.latent_probabilities["z_5"], weight / weight.sum(), atol=1e-8)
+
+
+def test_weights_of_variables_of_a_loop():
+    weighted = mlem.fit(loop_mixture(), weights={"y_2": 2.0, "y_5": 0.0}, starts=1, progressbar=False)
+    with pm.Model() as same:
+        mu = pm.Normal("mu", 0, 2, shape=2, initval=[-1.0, 1.0])
+        z = pm.Categorical("z", [0.4, 0.6], shape=8)
+        pm.Normal("y", mu[z], 0.7, observed=SAMPLE[[0, 1, 2, 2, 3, 4, 6, 7]])
+    expected = mlem.fit(same, starts=1, progressbar=False)
+    assert weighted.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-9)
+    np.testing.assert_allclose(weighted.estimates["mu"], expected.estimates["mu"], atol=1e-6)

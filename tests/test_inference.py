@@ -59,3 +59,10 @@ def test_wald_intervals():
 def test_wider_level_wider_interval(level):
     low, high = wald(np.array(0.0), np.array(1.0), level)
     assert norm.cdf(high) - norm.cdf(low) == pytest.approx(level)
+
+
+def test_a_curvature_that_is_not_finite_says_nothing():
+    hessian = np.array([[-2.0, np.nan], [np.nan, -1.0]])
+    information = observed_information(hessian)
+    assert not information.regular
+    assert np.all(np.isnan(delta_method(np.eye(2), information)))

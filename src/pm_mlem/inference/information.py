@@ -41,6 +41,8 @@ def observed_information(hessian: np.ndarray) -> Information:
     hessian : (p, p) second derivatives of the objective (log-likelihood, or log-posterior under "map")
     """
     matrix = -0.5 * (hessian + hessian.T)
+    if not np.all(np.isfinite(matrix)):  # nothing is known about any direction
+        return Information(matrix, np.zeros_like(matrix), np.eye(len(matrix)), 0)
     size = np.sqrt(np.abs(np.diag(matrix)))
     top = float(np.max(size, initial=0.0))
     size = np.where(size > 1e-12 * top, size, max(top, 1.0))

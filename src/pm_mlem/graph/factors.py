@@ -150,9 +150,9 @@ def split_rows(
     owner_of, place_of = numbering(vectors)
     owner = [owner_of[s.address] for s in value.slots]
     pattern = np.stack([*owner, *same_element(value.slots)])
-    kinds, kind_of_row = np.unique(pattern, axis=1, return_inverse=True)
+    kinds, kind_of_row = distinct_columns(pattern)
     for k in range(kinds.shape[1]):
-        chosen = np.flatnonzero(kind_of_row.ravel() == k)
+        chosen = np.flatnonzero(kind_of_row == k)
         table = context.symbol(value)
         if len(chosen) != rows and table.type.shape[-1] != 1:
             table = table[..., context.symbol(Lifted(chosen.shape, data=chosen))]
@@ -170,6 +170,14 @@ def numbering(vectors: Sequence[LatentVector]) -> tuple[np.ndarray, np.ndarray]:
         owner[vector.elements] = i
         place[vector.elements] = np.arange(vector.n_elements)
     return owner, place
+
+
+def distinct_columns(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different columns, and which of them each column is (no sorting where all are alike)."""
+    if np.all(array == array[:, :1]):
+        return array[:, :1], np.zeros(array.shape[1], dtype=int)
+    kinds, which = np.unique(array, axis=1, return_inverse=True)
+    return kinds, which.ravel()
 
 
 def same_element(slots: Sequence[Slot]) -> list[np.ndarray]:

@@ -132,25 +132,34 @@ def forward(xp: Any, window: Window, alpha: Any, tables: Sequence[Any], valid: A
     return xp.where(valid, new, alpha)
 
 
-def backward(xp: Any, window: Window, alpha: Any, beta: Any, tables: Sequence[Any], valid: Any, log_z: Any):
-    """The posterior of the states in the longer window, and ``beta`` one time earlier.
+def backward(xp: Any, window: Window, alpha: Any, new: Any, gamma: Any, tables: Sequence[Any], valid: Any):
+    """The posterior of the states in the longer window, and of those in the window one time earlier.
 
-    ``log_z`` has the axes (leading, 1..., components).
+    ``alpha`` and ``new`` are the values of :func:`forward` before and after the step, ``gamma`` is the posterior of
+    the window after it. Given the states after the step, those before it do not depend on anything later, so the
+    posterior is their conditional probability times ``gamma``; all factors are between 0 and 1.
     """
-    step = total(tables) + older(window, beta)
-    posterior = xp.where(valid, xp.exp(longer(window, alpha) + step - log_z), 0.0)
-    earlier = xp.broadcast_to(logsumexp(xp, step, window.newest), beta.shape)
-    return posterior, xp.where(valid, earlier, beta)
+    after = older(window, new)
+    possible = valid & xp.isfinite(after)
+    conditional = longer(window, alpha) + total(tables) - xp.where(possible, after, 0.0)
+    posterior = xp.exp(xp.where(possible, conditional, -np.inf)) * older(window, gamma)
+    return posterior, xp.where(valid, posterior.sum(axis=window.newest), gamma)
+
+
+def final(xp: Any, alpha: Any, log_z: Any) -> Any:
+    """The posterior of the last window; ``log_z`` has the axes (leading, 1..., components)."""
+    return xp.exp(alpha - xp.where(xp.isfinite(log_z), log_z, 0.0))
 
 
 def run_forward(window: Window, lengths: np.ndarray, tables: Sequence[np.ndarray]) -> tuple[np.ndarray, list]:
-    """With NumPy: log-partition ``(leading..., components)`` and the alphas before every step."""
+    """With NumPy: log-partition ``(leading..., components)``, the alphas before every step, and the last one."""
     spread = [window.spread(t, i) for i, t in enumerate(tables)]
     alpha = window.start(np, window.leading_shape(tables), len(lengths))
     alphas = []
     for t in range(window.steps):
         alphas.append(alpha)
         alpha = forward(np, window, alpha, at_time(window, spread, t), t < lengths)
+    alphas.append(alpha)
     axes = tuple(range(window.leading, alpha.ndim - 1))
     return logsumexp(np, alpha, axes), alphas
 
@@ -165,14 +174,14 @@ def run_backward(window: Window, lengths: np.ndarray, tables: Sequence[np.ndarra
     """With NumPy: gradients of ``sum(cotangent * log-partition)`` by the tables."""
     log_z, alphas = run_forward(window, lengths, tables)
     lead = window.leading
-    wide = log_z.reshape((*log_z.shape[:lead], *[1] * window.width, log_z.shape[-1]))
-    wide = np.where(np.isfinite(wide), wide, 0.0)  # an impossible chain has no posterior
-    weight = cotangent.reshape(wide.shape)
+    weight = cotangent.reshape((*log_z.shape[:lead], *[1] * window.width, log_z.shape[-1]))
     spread = [window.spread(t, i) for i, t in enumerate(tables)]
-    beta = np.zeros_like(alphas[0])
+    last = alphas[-1]
+    gamma = final(np, last, log_z.reshape((*log_z.shape[:lead], *[1] * (last.ndim - lead - 1), log_z.shape[-1])))
     results = [np.zeros(s.shape) for s in spread]
     for t in reversed(range(window.steps)):
-        posterior, beta = backward(np, window, alphas[t], beta, at_time(window, spread, t), t < lengths, wide)
+        tables_now = at_time(window, spread, t)
+        posterior, gamma = backward(np, window, alphas[t], alphas[t + 1], gamma, tables_now, t < lengths)
         weighted = posterior * weight
         for i, s in enumerate(spread):
             if s.shape[0] > 1 or t >= window.first(i):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.recursion import Window, at_time, backward, forward
+from pm_mlem.graph.recursion import Window, at_time, backward, final, forward
 from pm_mlem.graph.recursion import logsumexp as log_sum
 
 
@@ -123,11 +123,10 @@ def smoothed(window: Window, lengths, tables: Sequence):
     spread = [window.spread(t, i) for i, t in enumerate(tables)]
     alpha, (early, rest) = filtered(window, lengths, spread, keep=True)
     result = log_sum(jnp, alpha, tuple(range(window.leading, alpha.ndim - 1)))
-    wide = result.reshape((*result.shape[:-1], *[1] * window.width, result.shape[-1]))
-    wide = jnp.where(jnp.isfinite(wide), wide, 0.0)
+    lead = window.leading
+    gamma = final(jnp, alpha, result.reshape((*result.shape[:lead], *[1] * (alpha.ndim - lead - 1), result.shape[-1])))
     head = min(window.lag, window.steps)
-    beta = jnp.zeros_like(alpha)
-    shared = [jnp.zeros(reduced_shape(window, i, wide)) if s.shape[0] == 1 else None for i, s in enumerate(spread)]
+    shared = [jnp.zeros(reduced_shape(window, i, result)) if s.shape[0] == 1 else None for i, s in enumerate(spread)]
     fixed = [i for i, s in enumerate(spread) if s.shape[0] == 1]
     moving = [i for i, s in enumerate(spread) if s.shape[0] > 1]
 
@@ -135,21 +134,22 @@ def smoothed(window: Window, lengths, tables: Sequence):
         return posterior.sum(axis=window.absent(i), keepdims=True)
 
     def step(carry, inputs):
-        beta, sums = carry
+        after, gamma, sums = carry
         t, before, rows = inputs
-        posterior, beta = backward(jnp, window, before, beta, merge(spread, rows), t < lengths, wide)
+        posterior, gamma = backward(jnp, window, before, after, gamma, merge(spread, rows), t < lengths)
         sums = [total + reduce(posterior, i) for total, i in zip(sums, fixed, strict=True)]
-        return (beta, sums), [reduce(posterior, i) for i in moving]
+        return (before, gamma, sums), [reduce(posterior, i) for i in moving]
 
     sums = [shared[i] for i in fixed]
     late = None
     if window.steps > head:
         times = jnp.arange(head, window.steps)
         inputs = (times, rest, [spread[i][head:] for i in moving])
-        (beta, sums), late = jax.lax.scan(step, (beta, sums), inputs, reverse=True)
+        (alpha, gamma, sums), late = jax.lax.scan(step, (alpha, gamma, sums), inputs, reverse=True)
     first: list[list] = [[] for _ in moving]
     for t in reversed(range(head)):
-        posterior, beta = backward(jnp, window, early[t], beta, at_time(window, spread, t), t < lengths, wide)
+        posterior, gamma = backward(jnp, window, early[t], alpha, gamma, at_time(window, spread, t), t < lengths)
+        alpha = early[t]
         sums = [
             total + reduce(posterior, i) if t >= window.first(i) else total
             for total, i in zip(sums, fixed, strict=True)
@@ -163,8 +163,8 @@ def smoothed(window: Window, lengths, tables: Sequence):
     return result, [found[i] for i in range(len(spread))]
 
 
-def reduced_shape(window: Window, i: int, wide) -> tuple[int, ...]:
-    shape = [*wide.shape[: window.leading], *window.states * (window.lag + 1), wide.shape[-1]]
+def reduced_shape(window: Window, i: int, log_z) -> tuple[int, ...]:
+    shape = [*log_z.shape[: window.leading], *window.states * (window.lag + 1), log_z.shape[-1]]
     for axis in window.absent(i):
         shape[axis] = 1
     return tuple(shape)

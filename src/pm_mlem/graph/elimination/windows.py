@@ -28,6 +28,7 @@ from pm_mlem.graph.elimination.pieces import (
     split_twins,
     table_size,
 )
+from pm_mlem.graph.factors import distinct_columns
 from pm_mlem.graph.lift import Context, Lifted
 from pm_mlem.graph.ops import WindowLogZ, logsumexp
 from pm_mlem.graph.recursion import Pattern, Window
@@ -212,9 +213,9 @@ def tables_of(piece: Piece, line: Timeline, leading: Sequence[View], context: Co
     else:
         newest = times.max(axis=0)
         offsets = newest - times
-    kinds, kind = np.unique(offsets, axis=1, return_inverse=True)
+    kinds, kind = distinct_columns(offsets)
     for k in range(kinds.shape[1]):
-        chosen = np.flatnonzero(kind.ravel() == k)
+        chosen = np.flatnonzero(kind == k)
         pattern = tuple(
             (line.moving.index(piece.views[i].vector), int(o)) for i, o in zip(moving, kinds[:, k], strict=True)
         )

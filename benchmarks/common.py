@@ -2,6 +2,7 @@
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 
 def alternate(functions, rounds=15, calls=5):
-    """Smallest CPU seconds of one call of each function; the functions take turns of several calls."""
+    """Median CPU seconds of one call of each function; the functions take turns of several calls."""
     times = {name: [] for name in functions}
     for _ in range(rounds + 1):
         for name, function in functions.items():
@@ -17,7 +18,7 @@ def alternate(functions, rounds=15, calls=5):
                 start = time.process_time()
                 function()
                 times[name].append(time.process_time() - start)
-    return {name: min(values[calls:]) for name, values in times.items()}
+    return {name: statistics.median(values[calls:]) for name, values in times.items()}
 
 
 def peak_megabytes():

@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m pm_mlem.demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --doctest-modules -n 2 $(ARGS)
+	$(BIN)/python -m pytest --doctest-modules -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
+from pm_mlem.graph.held import by_variable, check_support, complete, held_values, holding
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
 from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
@@ -46,6 +47,8 @@ class Parameter:
     placeholder: Variable
     """Its constrained value."""
     transform: object | None
+    held: np.ndarray | None = None
+    """Values of single entries that are held, NaN where they are free."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -155,6 +158,11 @@ class ModelStructure:
     def free(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.name not in self.fixed)
 
+    @property
+    def held(self) -> dict[str, np.ndarray]:
+        """Values of parameters that are held in part, NaN where they are free."""
+        return {p.name: p.held for p in self.free if p.held is not None}
+
     def vector_of(self, name: str) -> tuple[int, Latent]:
         """The position of the vector that a latent belongs to, and the latent."""
         position, item = next((i, item) for i, item in enumerate(self.latents) if item.name == name)
@@ -179,7 +187,8 @@ def analyse(
     ----------
     model : pm.Model
     latents : names of continuous free variables to integrate out
-    fixed : values (constrained space) of free variables that are not estimated
+    fixed : values (constrained space) of free variables that are not estimated, or of single entries of them: NaN
+        where an entry of an array stays free, or by the entry's name (``mu[a]``)
     joined : for each latent the axes whose entries are enumerated jointly
     bounds : for latent counts without an upper bound the largest state that is enumerated
 
@@ -191,9 +200,10 @@ def analyse(
         A variable that cannot be handled exactly.
     """
     check_names(model, latents, "latents")
-    check_names(model, fixed or {}, "fixed")
+    given = by_variable(fixed or {}, [rv.name for rv in model.free_RVs])
+    check_names(model, given, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
+    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}))
     for rv in model.observed_RVs:  # first: distributions of latents may read them
         builder.add_observed(rv)
     for rv in model.free_RVs:
@@ -244,7 +254,7 @@ class Builder:
     def __init__(
         self,
         model: pm.Model,
-        fixed: dict[str, object],
+        fixed: Mapping[str, Mapping[str, object]],
         joined: dict[str, tuple[int, ...]],
         bounds: dict[str, int],
     ):
@@ -307,7 +317,7 @@ class Builder:
 
     def add_latent(self, rv: Variable, mixture: str | None = None) -> None:
         if rv.name in self.fixed_values:
-            self.add_fixed(rv)
+            self.add_fixed_latent(rv)
             return
         shape = self.shape(rv)
         lower = unbounded_from(rv.owner.op)
@@ -336,27 +346,42 @@ class Builder:
         shape = self.shape(rv)
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         transform = self.model.rvs_to_transforms.get(rv)
-        self.parameters.append(Parameter(rv.name, rv, value, transform))
+        held = None
         if rv.name in self.fixed_values:
-            self.add_fixed(rv, value)
-        else:
+            held = complete(rv.name, self.held(rv, shape), transform)
+            check_support(rv.name, held, transform, rv)
+        if held is None:
+            self.parameters.append(Parameter(rv.name, rv, value, transform))
             self.register(rv, value, parameter(value))
+        elif np.any(np.isnan(held)):
+            self.parameters.append(Parameter(rv.name, rv, value, holding(rv.name, held, transform), held))
+            self.register(rv, value, parameter(value))
+        else:
+            self.parameters.append(Parameter(rv.name, rv, value, transform))
+            self.add_fixed(rv, value, held)
 
-    def add_fixed(self, rv: Variable, value: Variable | None = None) -> None:
+    def held(self, rv: Variable, shape: tuple[int, ...]) -> np.ndarray:
+        """What the entries of a variable are held at; NaN where they are free."""
+        dims = self.model.named_vars_to_dims.get(rv.name) or (None,) * len(shape)
+        coords = [self.model.coords.get(d) for d in dims]
+        labels = [range(n) if c is None or len(c) != n else np.asarray(c) for c, n in zip(coords, shape, strict=True)]
+        return held_values(rv.name, shape, labels, self.fixed_values[rv.name])
+
+    def add_fixed_latent(self, rv: Variable) -> None:
         shape = self.shape(rv)
-        given = np.asarray(self.fixed_values[rv.name])
-        try:
-            array = np.array(np.broadcast_to(given, shape), dtype=rv.type.dtype)
-        except ValueError:
-            raise ValueError(f"fixed={{'{rv.name}': ...}} has shape {given.shape}, the variable {shape}.") from None
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"fixed={{'{rv.name}': ...}} contains a value that is not finite.")
-        self.fixed[rv.name] = array
-        self.register(
-            rv,
-            pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape) if value is None else value,
-            Lifted(shape, data=array),
-        )
+        held = self.held(rv, shape)
+        if np.any(np.isnan(held)):
+            raise UnsupportedModelError(
+                f"Single entries of the discrete variable '{rv.name}' cannot be held with fixed=. Declare what is known "
+                f"in the model: observed=np.ma.masked_array(values, mask), with the unknown ones masked."
+            )
+        if np.any(held != np.round(held)):
+            raise ValueError(f"fixed={{'{rv.name}': ...}} must hold whole numbers: the variable is discrete.")
+        self.add_fixed(rv, pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape), held)
+
+    def add_fixed(self, rv: Variable, value: Variable, held: np.ndarray) -> None:
+        self.fixed[rv.name] = array = held.astype(rv.type.dtype)
+        self.register(rv, value, Lifted(array.shape, data=array))
 
     def shape(self, rv: Variable) -> tuple[int, ...]:
         static = rv.type.shape

@@ -14,6 +14,7 @@ import pymc as pm
 from pytensor.compile.sharedvalue import SharedVariable
 
 from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
+from pm_mlem.graph.held import as_array
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.objective.lower import Backend, NotLowered
@@ -138,7 +139,8 @@ def build_engine(model, estimator, *, latents, fixed, backend, bounds) -> Engine
 
 
 def fixed_key(fixed: Mapping[str, object]) -> tuple:
-    return tuple((name, np.asarray(value).shape, np.asarray(value).tobytes()) for name, value in sorted(fixed.items()))
+    arrays = {str(name): as_array(value) for name, value in fixed.items()}
+    return tuple((name, array.shape, array.tobytes()) for name, array in sorted(arrays.items()))
 
 
 def fingerprint(model: pm.Model) -> tuple:

@@ -16,10 +16,11 @@ from pymc.distributions.distribution import PartialObservedRV
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar import ScalarType
 from pytensor.tensor.elemwise import DimShuffle
-from pytensor.tensor.random.basic import CategoricalRV
+from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 from scipy.sparse import coo_array
@@ -131,6 +132,15 @@ class Term:
 
 
 @dataclass(frozen=True, eq=False)
+class ObservedPart:
+    """The observed entries of a variable whose data are masked: its name and shape, and the flat position of each."""
+
+    name: str
+    shape: tuple[int, ...]
+    positions: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ModelStructure:
     """The roles of a model's variables (without a reference to the model itself, so that caches can let go of it).
 
@@ -153,6 +163,8 @@ class ModelStructure:
     coords: Mapping[str, Sequence | None]
     initial: Mapping[Variable, object]
     """Initial-value strategies of the random variables."""
+    parts: Mapping[str, ObservedPart]
+    """What the observed variables that PyMC split off masked data are parts of."""
 
     @property
     def free(self) -> tuple[Parameter, ...]:
@@ -295,7 +307,8 @@ class Builder:
             ) from refusal
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
-        check_data(rv.name, data.data)
+        if data.data.size or whole_of(self.model, rv) is None:  # all entries may be masked
+            check_data(rv.name, data.data)
         self.register(rv, value, data)
 
     def add_component(self, rv: Variable) -> None:
@@ -396,6 +409,10 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
+        split = [rv for rv in self.model.observed_RVs if whole_of(self.model, rv) is not None]
+        parts = {rv.name: self.observed_part(rv) for rv in split}
+        for rv in self.model.observed_RVs:
+            check_labels(rv, self.leaves[rv].data, parts.get(rv.name), self.context)
         declared = [rv for rv in self.model.basic_RVs if rv in self.values]
         declared += [item.rv for item in self.latents if item.mixture is not None]
         priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
@@ -423,7 +440,22 @@ class Builder:
             self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
+            parts,
         )
+
+    def observed_part(self, rv: Variable) -> ObservedPart:
+        """Where the entries of an observed variable stand in the variable that it was split off."""
+        whole = whole_of(self.model, rv)
+        missing = self.model[f"{whole.name}_unobserved"]
+        shape = self.leaves[rv].shape
+        values = [np.arange(1, 1 + math.prod(shape)).reshape(shape), np.zeros(self.shape(missing))]
+        inputs = [pt.tensor(dtype=v.type.dtype, shape=v.type.shape) for v in (rv, missing)]
+        joined = graph_replace([whole], dict(zip((rv, missing), inputs, strict=True)))
+        values = [v.astype(i.type.dtype) for v, i in zip(values, inputs, strict=True)]
+        [numbers] = function(inputs, joined, mode=PLAIN)(*values)
+        positions = np.empty(values[0].size, dtype=int)
+        positions[np.ravel(numbers[numbers > 0]).astype(int) - 1] = np.flatnonzero(numbers > 0)
+        return ObservedPart(whole.name, numbers.shape, positions)
 
     def emission_terms(self, rv: Variable) -> Iterator[Term]:
         """The densities of a mixture's components."""
@@ -533,6 +565,12 @@ def input_shape(variable: Variable):
     return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))
 
 
+def whole_of(model: pm.Model, rv: Variable) -> Variable | None:
+    """The variable that PyMC joins of an observed variable and the missing entries of its masked data."""
+    name = rv.name.removesuffix("_observed")
+    return model.named_vars[name] if name != rv.name and {name, f"{name}_unobserved"} <= set(model.named_vars) else None
+
+
 def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
     """An entry that PyMC split off masked data and that nothing else depends on: it integrates to one.
 
@@ -569,6 +607,27 @@ def check_data(name: str, data: np.ndarray) -> None:
         raise ValueError(
             f"The observed data of '{name}' contain {len(bad)} NaN or infinite value(s), the first at index {where}. "
             "Remove them, or declare them missing with a masked array."
+        )
+
+
+def check_labels(rv: Variable, data: np.ndarray, part: ObservedPart | None, context: Context) -> None:
+    """Refuse observed states that a Categorical or Bernoulli variable does not have."""
+    base = unscaled(rv)
+    if not isinstance(base.owner.op, CategoricalRV | BernoulliRV):
+        return
+    with named(rv.name):
+        lower, states = domain(base.owner.op, base, context)
+    bad = np.argwhere((data < lower) | (data >= lower + states))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        value, name = data[where], rv.name
+        if part is not None:
+            position = part.positions[np.ravel_multi_index(where, data.shape)]
+            name, where = part.name, tuple(map(int, np.unravel_index(position, part.shape)))
+        raise ValueError(
+            f"The observed data of '{name}' contain {value:g} at index {where}, which is none of its states "
+            f"({lower} to {lower + states - 1}). Number the states from {lower}; where the state is not known, mask "
+            "the entry: observed=np.ma.masked_array(values, mask=...)."
         )
 
 

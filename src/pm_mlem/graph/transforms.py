@@ -41,7 +41,9 @@ def initial_values(structure: ModelStructure) -> list[np.ndarray]:
         return_transformed=False,
     )
     values = function([], outputs, mode=PLAIN)() if outputs else []
-    return [v if p.held is None else plug_in(v, p) for v, p in zip(map(np.asarray, values), structure.free, strict=True)]
+    return [
+        v if p.held is None else plug_in(v, p) for v, p in zip(map(np.asarray, values), structure.free, strict=True)
+    ]
 
 
 def plug_in(value: np.ndarray, parameter: Parameter) -> np.ndarray:

@@ -214,10 +214,7 @@ def test_loop_with_structural_zeros():
         mu = pm.Normal("mu", 0, 5, initval=[-1.5, 0.0, 1.5], shape=3)
         z = 0
         for t, y in enumerate(CHAINS[:2].T):
-            if t == 0:
-                z = pm.Categorical(f"z_{t}", [1.0, 0.0, 0.0], shape=2)
-            else:
-                z = pm.Categorical(f"z_{t}", p[z])
+            z = pm.Categorical(f"z_{t}", p[z] if t else [1.0, 0.0, 0.0], shape=2)
             pm.Normal(f"y_{t}", mu[z], 1.0, observed=y)
     held = {"P": LEFT_RIGHT}
     found = fit(model, fixed=held)

@@ -385,8 +385,8 @@ class Builder:
         held = self.held(rv, shape)
         if np.any(np.isnan(held)):
             raise UnsupportedModelError(
-                f"Single entries of the discrete variable '{rv.name}' cannot be held with fixed=. Declare what is known "
-                f"in the model: observed=np.ma.masked_array(values, mask), with the unknown ones masked."
+                f"Single entries of the discrete variable '{rv.name}' cannot be held with fixed=. Declare what is "
+                "known in the model, with the unknown entries masked: observed=np.ma.masked_array(values, mask)."
             )
         if np.any(held != np.round(held)):
             raise ValueError(f"fixed={{'{rv.name}': ...}} must hold whole numbers: the variable is discrete.")
@@ -450,9 +450,9 @@ class Builder:
         shape = self.leaves[rv].shape
         values = [np.arange(1, 1 + math.prod(shape)).reshape(shape), np.zeros(self.shape(missing))]
         inputs = [pt.tensor(dtype=v.type.dtype, shape=v.type.shape) for v in (rv, missing)]
-        joined = graph_replace([whole], dict(zip((rv, missing), inputs, strict=True)))
+        [joined] = graph_replace([whole], dict(zip((rv, missing), inputs, strict=True)))
         values = [v.astype(i.type.dtype) for v, i in zip(values, inputs, strict=True)]
-        [numbers] = function(inputs, joined, mode=PLAIN)(*values)
+        numbers = np.asarray(function(inputs, joined, mode=PLAIN)(*values))
         positions = np.empty(values[0].size, dtype=int)
         positions[np.ravel(numbers[numbers > 0]).astype(int) - 1] = np.flatnonzero(numbers > 0)
         return ObservedPart(whole.name, numbers.shape, positions)

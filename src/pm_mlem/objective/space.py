@@ -146,7 +146,8 @@ def build_space(structure: ModelStructure, tables: ModelTables, backend: Backend
 
     return ParameterSpace(
         names, {p.name: p.shape for p in structure.free}, shapes, initial, constrain, forward, structure.held,
-        tuple(label for p in structure.free for label in coordinate_names(p, shapes[p.name])), evaluator(theta, unconstrained), evaluator(inputs, outputs),
+        tuple(label for p in structure.free for label in coordinate_names(p, shapes[p.name])),
+        evaluator(theta, unconstrained), evaluator(inputs, outputs),
     )  # fmt: skip
 
 

@@ -124,8 +124,12 @@ class Fit:
     @property
     def log_likelihood(self) -> float:
         """Log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
-        units = self._report[2]
-        return float(np.sum(np.where(self._weights == 0, 0.0, self._weights * units)))
+        return float(np.sum(self._weighted_units))
+
+    @property
+    def _weighted_units(self) -> np.ndarray:
+        """Log-likelihood of every unit times its weight; a weight of 0 drops the unit, impossible or not."""
+        return self._weights * np.where(self._weights == 0, 0.0, self._report[2])
 
     @property
     def log_prior(self) -> float | None:
@@ -147,7 +151,7 @@ class Fit:
         """
         import xarray as xr
 
-        units = np.where(self._weights == 0, 0.0, self._weights * self._report[2])
+        units = self._weighted_units
         groups = unit_groups(self._engine.objective.tables)
         return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 

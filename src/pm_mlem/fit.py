@@ -60,12 +60,18 @@ def fit(
     quadrature : int, optional
         Nodes per latent for continuous latents.
     fixed : dict, optional
-        ``{name: value}`` (constrained space): free variables that are held.
+        ``{name: value}`` (constrained space): free variables that are held. Single entries are held by their name
+        as in :meth:`Fit.summary`, ``{"mu[a]": 0.0, "P[0, 2]": 0.0}``, or by an array with NaN (or a mask) where the
+        entry stays free. The free entries of a row of probabilities share what the held ones leave. Entries that a
+        joint transform ties together (ordered, Cholesky factors, zero sum) are held together or not at all.
     starts : int or sequence of dict, optional
         How many starts, or ``{name: value}`` dictionaries (constrained space; variables that are left out keep
         the model's initial point). Default: the initial point, plus random ones where there are latents.
     weights : array or dict, optional
-        Per-observation weights: an array over the observations, or ``{observed name: array}``.
+        Per-observation weights: an array over the observations or their leading axes, for every observed variable
+        of that shape, or ``{observed name: array}``. An integer weight is a number of repetitions, a weight of 0
+        drops the row (the data must be numbers all the same), fractions are allowed; observations that share a
+        latent need the same weight. For masked data the shape is that of all entries.
     random_seed : int, optional
         Makes random starts reproducible.
     backend : {"jax", "numba", "c"}
@@ -81,7 +87,8 @@ def fit(
     Raises
     ------
     ValueError
-        No model, no data, NaN in the data, unknown names, a start outside the support.
+        No model, no data, NaN in the data, states that a label does not have, unknown names, a start or a held value
+        outside the support, weights that are negative, not finite, all 0 or of the wrong shape.
     UnsupportedModelError
         Something in the model cannot be handled exactly; the message names it and the way out.
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pm_mlem.graph.semirings import Semiring
 from pm_mlem.graph.tables import DerivedValue
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.objective import Objective, joined, key_data, latent_probes, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,35 @@ class Report:
         return jnp.stack([jnp.sum(joint * (domain == item.lower + k), axis=0) for k in range(item.states)])
 
     # --- compiled ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def decode(self) -> Callable:
+        """``(u, data) -> (states, log-density)``: the jointly most probable configuration of the latents.
+
+        States by latent, in the order of ``latent_names``, and for every unit its joint log-density with the
+        observations.
+        """
+        return self.objective.jit_once(lambda u, data: self.configuration("max", u, data))
+
+    def configuration(self, semiring: Semiring, u, data, key=None) -> tuple[list, jax.Array]:
+        """One configuration of the latents: its states by latent, and the sums over the latents by unit."""
+        objective = self.objective
+        densities = objective.densities(*objective.space.constrain(u), *data)
+        choice, keys = objective.choices(semiring), key_data(key)
+
+        def value(probes):
+            sums = joined(choice(*densities, *probes, *data, *keys))
+            return jnp.sum(sums), sums
+
+        chosen, sums = jax.grad(value, has_aux=True)([jnp.asarray(p) for p in objective.no_probes])
+        names = [p.name for p in latent_probes(objective.tables)]
+        indicators = dict(zip(names, chosen, strict=True))
+        units = jnp.zeros_like(sums).at[objective.unit_of_sum].set(sums)
+        return [self.states(name, self.marginal(name, indicators)) for name in self.latent_names], units
+
+    def states(self, name: str, indicator: jax.Array) -> jax.Array:
+        """The states of a latent from their indicator, states first."""
+        return self.objective.tables.structure.vector_of(name)[1].lower + jnp.argmax(indicator, axis=0)
 
     @cached_property
     def evaluate(self) -> Callable:

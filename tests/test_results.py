@@ -51,6 +51,7 @@ def test_criteria(faithful_fit):
     assert fit.bic == pytest.approx(p * np.log(n) - 2 * fit.log_likelihood)
     r = fit.latent_probabilities["z"].values
     entropy = -np.sum(r * np.log(np.maximum(r, 1e-300)))
+    assert fit.entropy == pytest.approx(entropy)
     assert fit.icl == pytest.approx(fit.bic + 2 * entropy)
 
 
@@ -172,7 +173,6 @@ def test_map_attributes(faithful_map):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda f: f.decode(),
         lambda f: f.predict(),
         lambda f: f.score({}),
         lambda f: f.standard_errors(kind="sandwich"),

@@ -13,6 +13,7 @@ import numpy as np
 from pm_mlem.graph.semirings import Semiring
 from pm_mlem.graph.tables import DerivedValue
 from pm_mlem.objective.lower import lower
+from pm_mlem.objective.m_step.step import e_step
 from pm_mlem.objective.objective import Objective, joined, key_data, latent_probes, product
 
 
@@ -115,18 +116,29 @@ class Report:
 
     @cached_property
     def evaluate(self) -> Callable:
-        """``(u, weights, data) -> (estimands, latents, unit log-likelihoods, entropy of the latents)``."""
+        """``(u, data) -> (estimands, latents, unit log-likelihoods)``."""
 
         def everything(u, data):
             theta = self.objective.space.constrain(u)
-            densities = self.objective.densities(*theta, *data)
-            units, pullback = jax.vjp(lambda d: self.objective.units(d, data), densities)
-            [posterior] = pullback(jnp.ones_like(units))
-            complete = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
+            units = self.objective.units(self.objective.densities(*theta, *data), data)
             latents = self.latents(u, data) if self.latent_names else []
-            return self.estimands(u, data), latents, units, jnp.sum(units) - complete
+            return self.estimands(u, data), latents, units
 
         return self.objective.jit_once(everything)
+
+    @cached_property
+    def entropy(self) -> Callable:
+        """``(u, weights, data) -> entropy`` of the latents given the data, weighted over the units.
+
+        The log-likelihood less the expected log-density of data and latents together.
+        """
+
+        def difference(u, weights, data):
+            theta = self.objective.space.constrain(u)
+            value, posterior = e_step(self.objective, theta, weights, data)
+            return value - self.objective.expected(theta, posterior, data)
+
+        return self.objective.jit_once(difference)
 
     @cached_property
     def jacobian(self) -> Callable:

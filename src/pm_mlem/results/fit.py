@@ -22,6 +22,7 @@ from pm_mlem.inference.information import (
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
+from pm_mlem.results.decoding import decoded_dataset
 from pm_mlem.results.labels import Labels, entry_names
 
 if TYPE_CHECKING:
@@ -99,12 +100,11 @@ class Fit:
     @cached_property
     def _report(self):
         objective = self._engine.objective
-        estimands, latents, units, entropy = self._engine.report.evaluate(self._optimum.point, objective.data)
+        estimands, latents, units = self._engine.report.evaluate(self._optimum.point, objective.data)
         return (
             dict(zip(self._engine.report.names, map(np.asarray, estimands), strict=True)),
             dict(zip(self._engine.report.latent_names, map(np.asarray, latents), strict=True)),
             np.asarray(units),
-            float(entropy),
         )
 
     @cached_property
@@ -237,13 +237,26 @@ class Fit:
 
     @property
     def icl(self) -> float:
-        """BIC plus twice the entropy of the latents given the data (Biernacki, Celeux & Govaert 2000)."""
-        self._require_unit_weights("icl")
-        return self.bic + 2.0 * self._report[3]
+        """BIC plus twice the classification entropy, ``bic + 2 entropy`` (Biernacki, Celeux & Govaert 2000)."""
+        return self.bic + 2.0 * self.entropy
 
-    def _require_unit_weights(self, what: str) -> None:
-        if not np.all(self._weights == 1):
-            raise NotImplementedError(f"Fit.{what} is not available for a fit with weights.")
+    @cached_property
+    def entropy(self) -> float:
+        """Classification entropy: how uncertain the latents are given the data and the estimates, in nats.
+
+        ``-sum_z p(z | y) log p(z | y)`` over all configurations of a unit's latents together, added up over the units
+        with their weights; 0 where every unit is certain. For independent labels it is the sum of the entropies of the
+        rows of ``latent_probabilities``; for chains it is that of whole sequences, which is smaller. It is the
+        difference between the log-likelihood and the expected log-likelihood of the complete data (Hathaway 1986), and
+        what ``icl`` adds to ``bic``.
+
+        References
+        ----------
+        .. [1] Celeux, G. & Soromenho, G. *An entropy criterion for assessing the number of clusters in a mixture
+           model*. J. Classification 13 (1996). https://doi.org/10.1007/BF01246098
+        """
+        objective = self._engine.objective
+        return max(float(self._engine.report.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
@@ -432,11 +445,36 @@ class Fit:
         values = jax.vmap(self._engine.objective.space.constrain)(points)
         return dict(zip(self._engine.objective.space.names, map(np.asarray, values), strict=True))
 
-    # --- not yet -------------------------------------------------------------------------------------------
+    # --- latents and new data ------------------------------------------------------------------------------
 
-    def decode(self) -> NoReturn:
-        """The jointly most probable latent states."""
-        raise NotImplementedError("Fit.decode: joint decoding of latents is not implemented.")
+    def decode(self) -> xr.Dataset:
+        """The jointly most probable states of all discrete latents given the data and the estimates.
+
+        Maxima take the place of sums over the states (max-product; on chains the algorithm of Viterbi 1967). The most
+        probable configuration need not consist of the most probable states of ``latent_probabilities``: it is one that
+        can occur as a whole. Of several equally probable ones it is the first, by the order of the states.
+
+        Returns
+        -------
+        xarray.Dataset
+            For each latent its states, integers like those of the model's variable, with the dims of the variable; the
+            component of an observed mixture ``y`` is called ``y_component``. For each group of observed variables that
+            share latents (named as in ``pointwise_log_likelihood``) ``<group>_log_probability``: the log-probability
+            of the states of each unit together, ``log p(z | y)``. The attribute ``log_probability`` is that of all
+            latents, without the units of weight 0; weights do not matter otherwise.
+
+        References
+        ----------
+        .. [1] Viterbi, A. J. *Error bounds for convolutional codes and an asymptotically optimum decoding algorithm*.
+           IEEE Trans. Inf. Theory 13 (1967). https://doi.org/10.1109/TIT.1967.1054010
+        """
+        objective, report = self._engine.objective, self._engine.report
+        if not report.latent_names:
+            raise ValueError("The model has no discrete latent variables to decode.")
+        states, joint = report.decode(self._optimum.point, objective.data)
+        with np.errstate(invalid="ignore"):  # impossible units of weight 0
+            units = np.asarray(joint) - self._report[2]
+        return decoded_dataset(objective.tables, self._labels, report.latent_names, states, units, self._weights)
 
     def predict(self, data=None) -> NoReturn:
         """Predictions for new values of the model's ``pm.Data``."""

@@ -8,11 +8,12 @@ import numpy as np
 import pymc as pm
 import pytest
 from scipy.special import logsumexp, xlogy
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 import pm_mlem as mlem
 from brute_force import enumerate_latents, joint_log_density
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.m_step.step import e_step
 from structures import STRUCTURES, markov
 from test_structures import SINGLE, build
 
@@ -163,3 +164,77 @@ def test_ties_go_to_the_first_state_and_are_never_split():
 def test_there_is_nothing_to_decode_without_latents(coin):
     with pytest.raises(ValueError, match="no discrete latent"):
         mlem.fit(coin, progressbar=False).decode()
+
+
+# --- draws ------------------------------------------------------------------------------------------------
+
+DRAWS = 4000
+DRAWN = [
+    "normal", "nested_plates", "rows_and_columns", "sum_of_labels", "neighbours", "partly_observed_labels",
+    "hidden_markov_batched", "hidden_markov_two_lags", "mixture_of_hidden_markov", "factorial_hidden_markov",
+    "hidden_markov_observed_at_some_times", "ragged_sequences", "loop_of_scalars", "tree", "four_cycle",
+    "chains_that_one_label_makes_impossible",
+]  # fmt: skip
+
+
+def draws_of(engine, u):
+    """Independent draws of all latents: {name: (draws, *shape)}."""
+    report, data = engine.report, engine.objective.data
+    keys = jax.random.split(jax.random.key(5), DRAWS)
+    states = jax.jit(jax.vmap(lambda key: report.configuration("sample", u, data, key)[0]))(keys)
+    return dict(zip(report.latent_names, map(np.asarray, states), strict=True))
+
+
+def check_frequencies(found, configurations, probabilities):
+    """A chi-square test of whole configurations, the rare ones together (fixed seed, so it never fails by chance)."""
+    names = list(configurations[0])
+    index = {tuple(np.concatenate([np.ravel(c[n]) for n in names])): i for i, c in enumerate(configurations)}
+    drawn = np.concatenate([found[n].reshape(DRAWS, -1) for n in names], axis=1)
+    counts = np.bincount([index[tuple(row)] for row in drawn.tolist()], minlength=len(index))
+    expected = DRAWS * np.asarray(probabilities)
+    assert np.all(counts[expected == 0] == 0), "an impossible configuration was drawn"
+    rare = expected < 5
+    counts = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    statistic = np.sum((counts - expected) ** 2 / np.maximum(expected, 1e-300) * (expected > 0))
+    assert chi2.sf(statistic, max(np.sum(expected > 0) - 1, 1)) > 1e-3
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_draws_have_the_joint_posterior(name):
+    model, domains = build(name)
+    engine, u = problem(model)
+    exact = enumerate_latents(model, domains, engine.objective.space.values(u))
+    check_frequencies(draws_of(engine, u), exact.configurations, exact.weights)
+
+
+def test_elements_that_no_data_tell_apart_are_drawn_independently():
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", [2.0, 3.0])
+        pm.Categorical("z", w, shape=3)
+        b = pm.Bernoulli("b", 0.3, shape=2)
+        pm.Potential("couple", 0.5 * b)
+    engine, u = problem(model)
+    [w] = engine.objective.space.values(u).values()
+    p = 0.3 * np.exp(0.5) / (0.3 * np.exp(0.5) + 0.7)
+    configurations, probabilities = [], []
+    for states in itertools.product([0, 1], repeat=5):
+        configurations.append({"z": np.array(states[:3]), "b": np.array(states[3:])})
+        probabilities.append(np.prod(w[list(states[:3])]) * np.prod(np.where(states[3:], p, 1 - p)))
+    check_frequencies(draws_of(engine, u), configurations, probabilities)
+
+
+@pytest.mark.parametrize("name", ["mvnormal_shared_cov", "hidden_markov_batched", "nested_long_format"])
+def test_the_mean_of_sampled_weights_is_the_posterior(name):
+    model, _ = build(name)
+    engine, u = problem(model)
+    objective = engine.objective
+    theta, weights = objective.space.constrain(u), np.linspace(0.0, 2.0, objective.n_units)
+    value, posterior = e_step(objective, theta, weights, objective.data)
+    keys = jax.random.split(jax.random.key(3), DRAWS)
+    sample = jax.jit(jax.vmap(lambda key: objective.sampled(theta, weights, objective.data, key)))
+    values, drawn = sample(keys)
+    np.testing.assert_allclose(values, float(value), rtol=1e-10)
+    for array, expected in zip(drawn, posterior, strict=True):
+        spread = 5 * np.asarray(array).std(axis=0) / np.sqrt(DRAWS)
+        assert np.all(np.abs(np.asarray(array).mean(axis=0) - expected) <= spread + 0.005)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pm_mlem.graph.semirings import Semiring, choosing
 from pm_mlem.graph.tables import ModelTables, Probe
-from pm_mlem.objective.chunks import Chunks, build_chunks
+from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, row_sums
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
@@ -145,13 +145,26 @@ class Objective:
     def at_configuration(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, key=None):
         """:meth:`decoded` or :meth:`sampled`."""
         weights = jnp.asarray(weights)[self.unit_of_sum]
-        choice, keys = self.choices(semiring), key_data(key)
-
-        def value(densities):
-            return jnp.sum(product(weights, joined(choice(*densities, *self.no_probes, *data, *keys))))
-
-        total, posterior = jax.value_and_grad(value)(self.densities(*theta, *data))
+        total, posterior, _ = self.choose(semiring, theta, weights, data, probes=False, key=key)
         return jnp.where(self.allowed(theta, data), total, -jnp.inf), posterior
+
+    def choose(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
+        """Weighted total of the sums that choose a configuration, its derivatives by the probes of the latents or by
+        the density arrays, and the sums.
+        """
+        if self.chunks is not None and (sums := self.row_choices(semiring)) is not None:
+            return self.chunks.posterior(sums, theta, weights, data, probes=probes, key=key)
+        choice, keys = self.choices(semiring), key_data(key)
+        densities = self.densities(*theta, *data)
+
+        def value(arrays):
+            chosen, tables = (densities, arrays) if probes else (arrays, self.no_probes)
+            vectors = choice(*chosen, *tables, *data, *keys)
+            return jnp.sum(product(weights, joined(vectors))), vectors
+
+        start = [jnp.asarray(p) for p in self.no_probes] if probes else densities
+        (total, vectors), slopes = jax.value_and_grad(value, has_aux=True)(start)
+        return total, slopes, vectors
 
     def choices(self, semiring: Semiring) -> Callable[..., list]:
         """(density arrays, latents' probes, data[, data of a key]) -> the sums over the latents, see ``unit_of_sum``.
@@ -168,6 +181,22 @@ class Objective:
     @cached_property
     def drawn(self) -> Callable[..., list]:
         return lower_choices(self.tables, "sample")
+
+    def row_choices(self, semiring: Semiring) -> RowSums | None:
+        """:meth:`choices` for the rows of a chunk; None where they cannot be evaluated in chunks."""
+        return self.rows_most_probable if semiring == "max" else self.rows_drawn
+
+    @cached_property
+    def rows_most_probable(self) -> RowSums | None:
+        return self.row_sums("max")
+
+    @cached_property
+    def rows_drawn(self) -> RowSums | None:
+        return self.row_sums("sample")
+
+    def row_sums(self, semiring: Semiring) -> RowSums | None:
+        tables = self.tables
+        return row_sums(tables, self.chunks.tables, tables.by_element, latent_probes(tables), semiring)
 
     @property
     def no_probes(self) -> list[np.ndarray]:

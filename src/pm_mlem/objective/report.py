@@ -12,9 +12,10 @@ import numpy as np
 
 from pm_mlem.graph.semirings import Semiring
 from pm_mlem.graph.tables import DerivedValue
+from pm_mlem.objective.chunks import RowSums, row_sums
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.objective import Objective, joined, key_data, latent_probes, product
+from pm_mlem.objective.objective import Objective, joined, latent_probes, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,15 +51,35 @@ class Report:
 
         return dict(zip([p.name for p in chosen], jax.grad(total)(zeros), strict=True))
 
+    def posterior_and_units(self, theta, data) -> tuple[dict[str, jax.Array], jax.Array]:
+        """:meth:`posterior` and the log-likelihood by unit, in chunks where the data are large (not differentiable)."""
+        objective, rows = self.objective, self.rows
+        if rows is None:
+            return self.posterior(theta, data), objective.units(objective.densities(*theta, *data), data)
+        plain, probed = rows
+        weights = jnp.ones(objective.n_units)
+        _, _, units = objective.chunks.posterior(plain, theta, weights, data, probes=True)
+        _, slopes, _ = objective.chunks.posterior(probed, theta, weights, data, probes=True)
+        return dict(zip([p.name for p in probed.probes], slopes, strict=True)), joined(units)
+
+    @cached_property
+    def rows(self) -> tuple[RowSums, RowSums] | None:
+        """The sums over the latents for the rows of a chunk, without and with probes; None for small models."""
+        tables, chunks = self.objective.tables, self.objective.chunks
+        if chunks is None:
+            return None
+        plain = row_sums(tables, chunks.tables, tables.elimination, (), None)
+        probed = row_sums(tables, chunks.tables, tables.probed, tables.probes, None)
+        return None if plain is None or probed is None else (plain, probed)
+
     def estimands(self, u, data) -> list:
         theta = self.objective.space.constrain(u)
-        return [*theta, *self.deterministics(theta, data)]
-
-    def deterministics(self, theta, data) -> list:
-        arrays = self._arrays(*theta, *data)
         posterior = self.posterior(theta, data) if any(d.lifted.slots for d in self.derived) else {}
+        return [*theta, *self.deterministics(theta, data, posterior)]
+
+    def deterministics(self, theta, data, posterior: Mapping[str, jax.Array]) -> list:
         values = []
-        for d, array in zip(self.derived, arrays, strict=True):
+        for d, array in zip(self.derived, self._arrays(*theta, *data), strict=True):
             if d.lifted.slots:
                 mean = jnp.sum(product(posterior[d.name], array), axis=tuple(range(len(d.lifted.slots))))
             else:
@@ -97,16 +118,11 @@ class Report:
     def configuration(self, semiring: Semiring, u, data, key=None) -> tuple[list, jax.Array]:
         """One configuration of the latents: its states by latent, and the sums over the latents by unit."""
         objective = self.objective
-        densities = objective.densities(*objective.space.constrain(u), *data)
-        choice, keys = objective.choices(semiring), key_data(key)
-
-        def value(probes):
-            sums = joined(choice(*densities, *probes, *data, *keys))
-            return jnp.sum(sums), sums
-
-        chosen, sums = jax.grad(value, has_aux=True)([jnp.asarray(p) for p in objective.no_probes])
+        theta, weights = objective.space.constrain(u), jnp.ones(objective.n_units)
+        _, chosen, vectors = objective.choose(semiring, theta, weights, data, probes=True, key=key)
         names = [p.name for p in latent_probes(objective.tables)]
         indicators = dict(zip(names, chosen, strict=True))
+        sums = joined(vectors)
         units = jnp.zeros_like(sums).at[objective.unit_of_sum].set(sums)
         return [self.states(name, self.marginal(name, indicators)) for name in self.latent_names], units
 
@@ -120,9 +136,9 @@ class Report:
 
         def everything(u, data):
             theta = self.objective.space.constrain(u)
-            units = self.objective.units(self.objective.densities(*theta, *data), data)
-            latents = self.latents(u, data) if self.latent_names else []
-            return self.estimands(u, data), latents, units
+            posterior, units = self.posterior_and_units(theta, data)
+            latents = [self.marginal(name, posterior) for name in self.latent_names]
+            return [*theta, *self.deterministics(theta, data, posterior)], latents, units
 
         return self.objective.jit_once(everything)
 

@@ -173,8 +173,6 @@ def test_map_attributes(faithful_map):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda f: f.predict(),
-        lambda f: f.score({}),
         lambda f: f.standard_errors(kind="sandwich"),
         lambda f: f.confidence_intervals(kind="profile"),
     ],

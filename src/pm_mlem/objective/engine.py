@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
@@ -28,6 +29,8 @@ class Engine:
     """The compiled functions of one model under one estimator."""
 
     objective: Objective
+    arguments: Mapping[str, Any]
+    """How it was built, for :func:`engine_for` with other data."""
     note: str = ""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
@@ -114,27 +117,34 @@ def engine_for(
     fixed: Mapping[str, object] | None = None,
     backend: Backend = "jax",
     bounds: Bounds | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     held = tuple(sorted((bounds or {}).items()))
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, fingerprint(model))
+    shown = tuple(unknown), means
+    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
-        engines[key] = build_engine(model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds)
+        engines[key] = build_engine(
+            model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds, unknown=unknown, means=means
+        )
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
     return engines[key]
 
 
-def build_engine(model, estimator, *, latents, fixed, backend, bounds) -> Engine:
-    tables = read(model, with_prior=estimator == "map", latents=latents, fixed=fixed, bounds=bounds)
-    if estimator == "mle":
+def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, means) -> Engine:
+    choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
+    tables = read(model, with_prior=estimator == "map", **choices, unknown=unknown, means=means)
+    if estimator == "mle" and not means:
         check_informed(tables)
+    arguments = {**choices, "backend": backend}
     try:
-        return Engine(build_objective(tables, estimator, backend))
+        return Engine(build_objective(tables, estimator, backend), arguments)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), note)
+        return Engine(build_objective(tables, estimator, "numba"), arguments, note)
 
 
 def fixed_key(fixed: Mapping[str, object]) -> tuple:

@@ -257,7 +257,7 @@ class Objective:
 
 def joined(vectors: Sequence) -> jax.Array:
     """The entries of all vectors."""
-    return jnp.concatenate([jnp.ravel(v) for v in vectors])
+    return jnp.concatenate([jnp.zeros(0), *[jnp.ravel(v) for v in vectors]])
 
 
 def key_data(key: jax.Array | None) -> list[jax.Array]:

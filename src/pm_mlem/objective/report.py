@@ -143,6 +143,11 @@ class Report:
         return self.objective.jit_once(everything)
 
     @cached_property
+    def log_likelihood(self) -> Callable:
+        """``(u, weights, data) -> log-likelihood``, weighted over the units."""
+        return self.objective.jit_once(self.objective.log_likelihood)
+
+    @cached_property
     def entropy(self) -> Callable:
         """``(u, weights, data) -> entropy`` of the latents given the data, weighted over the units.
 

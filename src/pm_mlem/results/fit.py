@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,8 +22,8 @@ from pm_mlem.inference.information import (
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.decoding import decoded_dataset
 from pm_mlem.results.labels import Labels, entry_names
+from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,21 +158,7 @@ class Fit:
         The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
         The component of an observed mixture ``y`` is called ``y_component``.
         """
-        import xarray as xr
-
-        latents = {item.name: item for item in self._engine.objective.tables.structure.latents}
-        arrays = {}
-        for name, values in self._report[1].items():
-            states = self._state_labels(latents[name])
-            arrays[name] = self._labels.array(name, np.moveaxis(values, 0, -1), {f"{name}_state": states})
-        return xr.Dataset(arrays)
-
-    def _state_labels(self, latent) -> np.ndarray:
-        """The labels of the dimension of a latent's probabilities; its states where that has none."""
-        states = np.arange(latent.lower, latent.lower + latent.states)
-        if latent.states_dim is None or self._labels.coords.get(latent.states_dim) is None:
-            return states
-        return self._labels.coord(latent.states_dim, latent.states)
+        return probabilities(self._engine.objective.tables, self._labels, self._report[1])
 
     def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
         """Name and values of the one number observed for each element of a latent, if there is one."""
@@ -474,15 +460,82 @@ class Fit:
         states, joint = report.decode(self._optimum.point, objective.data)
         with np.errstate(invalid="ignore"):  # impossible units of weight 0
             units = np.asarray(joint) - self._report[2]
-        return decoded_dataset(objective.tables, self._labels, report.latent_names, states, units, self._weights)
+        return decoded(objective.tables, self._labels, report.latent_names, states, units, self._weights)
 
-    def predict(self, data=None) -> NoReturn:
-        """Predictions for new values of the model's ``pm.Data``."""
-        raise NotImplementedError("Fit.predict is not implemented.")
+    def predict(
+        self, data: Mapping[str, Any] | None = None, coords: Mapping[str, Sequence] | None = None
+    ) -> xr.DataTree:
+        """Fitted means of the observed variables, and their latents, at the model's data or at new ones.
 
-    def score(self, data) -> NoReturn:
-        """Log-likelihood of new values of the model's ``pm.Data``."""
-        raise NotImplementedError("Fit.score is not implemented.")
+        Parameters
+        ----------
+        data : dict, optional
+            New values by name of the ``pm.Data``, as for ``pm.set_data``; lengths may change. Data that are not named
+            stay as they are. Observed variables whose values are not among ``data`` count as **unknown**: they are
+            predicted from everything else and tell nothing about the latents. Default: the data of the fit, all
+            observed variables known.
+        coords : dict, optional
+            New labels of dimensions that have labels and change their length.
+
+        Returns
+        -------
+        xarray.DataTree
+            ``predictions``: the mean of each observed variable given the data and the estimates; the probabilities of
+            the states of a Categorical, along ``<y>_state``. Discrete latents are averaged over with their posterior
+            given the known variables, or with their distribution where nothing is known about them. An unknown variable
+            without dims has length 1 along axes along which its parameters do not vary. Variables without a mean are
+            listed in the attribute ``left_out``.
+            ``deterministics``: as in ``estimates``. ``latent_posterior``: as ``latent_probabilities``.
+            ``latent_states``: as ``decode()``. Groups without content are left out.
+
+        Raises
+        ------
+        ValueError
+            A name that is no ``pm.Data``, values of a wrong shape, unknown values that another variable depends on.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     x = pm.Data("x", [0.0, 1.0, 2.0])
+        ...     slope = pm.Normal("slope")
+        ...     y = pm.Normal("y", slope * x, 1, observed=pm.Data("y_data", [0.1, 1.9, 4.1]))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> fit.predict({"x": [10.0]})["predictions"]["y"].values.round(2)
+        array([20.2])
+        """
+        from pm_mlem.results.predict import predict
+
+        return predict(self, data, coords)
+
+    def score(self, data: Mapping[str, Any], coords: Mapping[str, Sequence] | None = None) -> float:
+        """Log-likelihood of new values of the model's ``pm.Data`` at the estimates, without weights.
+
+        Parameters
+        ----------
+        data : dict
+            New values by name of the ``pm.Data``, the observations included, as for ``pm.set_data``; lengths may
+            change. Data that are not named stay as they are. The model is given its own data back.
+        coords : dict, optional
+            New labels of dimensions that have labels and change their length.
+
+        Raises
+        ------
+        ValueError
+            A name that is no ``pm.Data``, values of a wrong shape, or a model without ``pm.Data``.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=pm.Data("data", [1, 0, 1, 1]))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> round(np.exp(fit.score({"data": [1, 1]})), 4)  # 0.75 squared
+        0.5625
+        """
+        from pm_mlem.results.predict import score
+
+        return score(self, data, coords)
 
     # --- display -------------------------------------------------------------------------------------------
 

@@ -1,18 +1,38 @@
-"""Decoded latents with the names of the model."""
+"""Probabilities and decoded states of latents with the names of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
+from pm_mlem.graph.structure import Latent
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.units import unit_groups
 from pm_mlem.results.labels import Labels
 
 
-def decoded_dataset(
+def probabilities(tables: ModelTables, labels: Labels, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Posterior probabilities by latent (states first), with the states along a last dimension."""
+    latents = {item.name: item for item in tables.structure.latents}
+    return xr.Dataset(
+        {
+            name: labels.array(name, np.moveaxis(array, 0, -1), {f"{name}_state": state_labels(latents[name], labels)})
+            for name, array in values.items()
+        }
+    )
+
+
+def state_labels(latent: Latent, labels: Labels) -> np.ndarray:
+    """The labels of the dimension of a latent's probabilities; its states where that has none."""
+    states = np.arange(latent.lower, latent.lower + latent.states)
+    if latent.states_dim is None or labels.coords.get(latent.states_dim) is None:
+        return states
+    return labels.coord(latent.states_dim, latent.states)
+
+
+def decoded(
     tables: ModelTables, labels: Labels, names: Sequence[str], states: Sequence, units: np.ndarray, weights: np.ndarray
 ) -> xr.Dataset:
     """States of the latents, and their log-probabilities by group of units.

@@ -530,7 +530,7 @@ class Fit:
         >>> with pm.Model() as model:
         ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=pm.Data("data", [1, 0, 1, 1]))
         >>> fit = mlem.fit(model, progressbar=False)
-        >>> round(np.exp(fit.score({"data": [1, 1]})), 4)  # 0.75 squared
+        >>> round(float(np.exp(fit.score({"data": [1, 1]}))), 4)  # 0.75 squared
         0.5625
         """
         from pm_mlem.results.predict import score

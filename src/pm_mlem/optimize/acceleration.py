@@ -19,8 +19,8 @@ Map = Callable[[Vector], tuple[Vector, float]]
 
 REMEMBERED = 30
 """Iterations whose rates of convergence are kept: the slowest of them counts."""
-PATIENCE = 3
-"""Estimates in a row of what is left to be gained that have to agree."""
+FEWEST = 4
+"""Iterations before an estimate of what is left is trusted: near a saddle point the first gains are tiny, and grow."""
 SLOWEST = 0.99999
 """A rate above this is taken for this: rounding does not tell it from 1."""
 
@@ -52,8 +52,8 @@ class Climb:
     gains: tuple[float, ...] = ()
 
     def gained_within(self, tolerance: float) -> bool:
-        """Whether all the recent estimates agree that less than this is left."""
-        return len(self.gains) == PATIENCE and max(self.gains) <= tolerance
+        """Whether the recent estimates agree that less than this is left."""
+        return len(self.gains) >= FEWEST and max(self.gains[-2:]) <= tolerance
 
 
 Accelerator = Callable[[Map, Climb], Climb]
@@ -87,7 +87,7 @@ def fallen(state: Climb, value: float) -> Climb | None:
 def advanced(state: Climb, point: Vector, value: float, new: Vector, gain: float, **others) -> Climb:
     """The next state."""
     gain = max(gain, 0.0)
-    gains = (*state.gains, gain)[-PATIENCE:]
+    gains = (*state.gains, gain)[-FEWEST:]
     return replace(state, point=point, value=value, next_point=new, gain=gain, gains=gains, **others)
 
 

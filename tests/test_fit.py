@@ -187,7 +187,7 @@ def test_methods_as_objects(model):
 
 def test_method_says_what_it_chose(model, faithful_fit):
     assert fit(model).method == "trust-region Newton (auto)"
-    assert faithful_fit.method == "EM, then trust-region Newton (auto)"
+    assert faithful_fit.method == "EM with SQUAREM, then trust-region Newton (auto)"
 
 
 def test_iteration_limit_is_reported(faithful):

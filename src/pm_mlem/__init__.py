@@ -1,6 +1,7 @@
 """Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
 from pm_mlem.compare import compare
+from pm_mlem.em_steps import EMStep, em_steps
 from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
@@ -13,12 +14,14 @@ __all__ = [
     "EM",
     "LBFGS",
     "Adam",
+    "EMStep",
     "Fit",
     "Newton",
     "NotIdentifiedError",
     "Status",
     "UnsupportedModelError",
     "compare",
+    "em_steps",
     "explain",
     "fit",
     "marginalize",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
-from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem, Status
+from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Optimum, Problem, Status
 from pm_mlem.optimize.loop import Algorithm
-from pm_mlem.optimize.multistart import Run, Start, multistart
+from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
@@ -22,6 +22,8 @@ Method = str | EM | LBFGS | Newton | Adam
 METHODS = ("auto", "em", "lbfgs", "newton", "adam")
 MANY_PARAMETERS = 300
 """Above this, ``method="auto"`` does not form Hessians while it searches."""
+CHEAP_HESSIAN = 50_000
+"""Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 DEFAULT_STARTS = 8
 """Starts where a latent makes local optima likely and the user names no number."""
 
@@ -108,11 +110,8 @@ def fit(
 
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
-    algorithms, chosen = choose(method, engine)
-    engine.verify(
-        curvature=any(isinstance(a, Newton) for a in algorithms), em=any(isinstance(a, EM) for a in algorithms)
-    )
-    with progress(chosen, enabled=progressbar) as observe:
+    algorithms = choose(method, engine)
+    with progress(algorithms[0].title, enabled=progressbar) as observe:
         points = start_points(starts, engine, unit, random_seed)
         optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
         while grown := engine.larger_bounds(optimum.point):
@@ -121,9 +120,10 @@ def fit(
             optimum, _ = multistart(algorithms, problem_of(engine, unit), [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
-    message = " ".join(filter(None, [optimum.message, engine.note, engine.cut_off(optimum.point)]))
+    message = " ".join(filter(None, [optimum.message, ran(optimum), engine.note, engine.cut_off(optimum.point)]))
+    how = f"{optimum.method} (auto)" if method == "auto" else optimum.method
     return Fit(
-        model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
+        model, estimator, how, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
     )
 
 
@@ -163,36 +163,56 @@ def check_method(method: Method) -> None:
 # --- what to run ------------------------------------------------------------------------------------------
 
 
-def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
-    """The algorithms to run one after the other, and what they are called."""
+NAMED: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
+
+
+def choose(method: Method, engine: Engine) -> Plan:
+    """The algorithms to run one after the other."""
+    size = engine.objective.space.size
+    finish = NAMED["lbfgs" if size > MANY_PARAMETERS else "newton"]
+    if isinstance(method, str) and method != "auto":
+        return [NAMED[method]]
+    if isinstance(method, EM) and method.finish:
+        return [method, finish]
     if not isinstance(method, str):
-        return [method], method.title
-    named: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
-    if method != "auto":
-        return [named[method]], named[method].title
-    finish = named["lbfgs" if engine.objective.space.size > MANY_PARAMETERS else "newton"]
-    if engine.objective.tables.structure.latents:
-        return [EM(max_iterations=500, tolerance=1e-3), finish], f"EM, then {finish.title} (auto)"
-    return [finish], f"{finish.title} (auto)"
+        return [method]
+    if not engine.objective.tables.structure.latents:
+        return [finish]
+    if engine.objective.work * size <= CHEAP_HESSIAN:
+        return [EM(max_iterations=500, tolerance=1e-3), finish]
+    em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
+    return [em, Fallback(finish)]
+
+
+def ran(optimum: Optimum) -> str:
+    """A sentence about what was run."""
+    legs = [f"{title} for {count} iteration{'' if count == 1 else 's'}" for title, count in optimum.legs]
+    return f"Ran {', then '.join(legs)}."
 
 
 def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
-    """Close the compiled functions over the data and the weights."""
+    """Close the compiled functions over the data and the weights; each is checked before its first use."""
     objective, data = engine.objective, engine.objective.data
 
     def value_and_gradient(u):
+        engine.verify("value_and_gradient")
         value, gradient = objective.value_and_gradient(u, unit, data)
         return float(value), np.asarray(gradient)
 
     def derivatives(u):
+        engine.verify("derivatives")
         value, gradient, hessian = objective.derivatives(u, unit, data)
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
-    def em_map(u):
+    def soft(u):
+        engine.verify("em_map")
         new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
         return np.asarray(new), float(value)
 
-    return Problem(value_and_gradient, derivatives, em_map)
+    def tempered(u, power):
+        return np.asarray(engine.tempered_map(u, unit, data, power))
+
+    return Problem(value_and_gradient, derivatives, EMMaps(soft, tempered=tempered))
 
 
 def start_points(starts, engine: Engine, unit: np.ndarray, random_seed: int | None) -> list[Start]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import jax
@@ -18,7 +18,7 @@ from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, g
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.objective.lower import Backend, NotLowered
-from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
+from pm_mlem.objective.m_step import MStepPlan, em_map, q_function, recognise, tempered_map
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
 from pm_mlem.objective.verify import verify_objective, verify_plan
@@ -42,25 +42,22 @@ class Engine:
         u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
         return u, verify_plan(self.objective.tables, space.values(u))
 
-    def verify(self, *, curvature: bool, em: bool) -> None:
-        """Check the plan, and those of the compiled functions that a fit uses.
+    def verify(self, name: Literal["em_map", "value_and_gradient", "derivatives"]) -> None:
+        """Check a compiled function against the reference before its first use.
 
         Raises
         ------
         UnsupportedModelError
             A check fails: a bug of this package.
         """
+        if name in self.verified:
+            return
         objective, (u, expected) = self.objective, self.reference
         unit = np.ones(objective.n_units)
-        if em and "em" not in self.verified:
-            value = self.em_map(u, unit, objective.data, objective.no_posterior, False)[1]
-            verify_objective(lambda v: (float(value), None), u, expected)
-            self.verified.add("em")
-        name = "derivatives" if curvature else "value_and_gradient"
-        if name in self.verified or (em and not curvature):
-            return
 
         def evaluate(v):
+            if name == "em_map":
+                return float(self.em_map(v, unit, objective.data, objective.no_posterior, False)[1]), None
             value, gradient, *_ = getattr(objective, name)(v, unit, objective.data)
             return float(value), np.asarray(gradient)
 
@@ -104,6 +101,15 @@ class Engine:
     @cached_property
     def em_map(self) -> Callable:
         return jax.jit(em_map(self.objective, self.m_step))
+
+    @cached_property
+    def expected(self) -> Callable:
+        """``(u, u to evaluate at, weights, data) -> Q``, plus the log-prior under "map"."""
+        return jax.jit(partial(q_function, self.objective))
+
+    @cached_property
+    def tempered_map(self) -> Callable:
+        return jax.jit(tempered_map(self.objective, self.m_step))
 
 
 ENGINES: WeakKeyDictionary[pm.Model, dict[tuple, Engine]] = WeakKeyDictionary()

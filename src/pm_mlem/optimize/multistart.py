@@ -34,14 +34,31 @@ class Run:
     twin: int | None = None
 
 
-def run_sequence(
-    algorithms: Sequence[Algorithm], problem: Problem, point: Vector, observe: Callable | None = None
-) -> Optimum:
-    """Run algorithms one after the other, each from where the last one ended; histories are joined."""
+@dataclass(frozen=True)
+class Fallback:
+    """An algorithm for where the one before it did not converge."""
+
+    algorithm: Algorithm
+
+
+Plan = Sequence[Algorithm | Fallback]
+"""Algorithms to run one after the other; the first is no fallback."""
+
+
+def run_sequence(algorithms: Plan, problem: Problem, point: Vector, observe: Callable | None = None) -> Optimum:
+    """Run algorithms one after the other, each from where the last one ended; histories are joined.
+
+    A :class:`Fallback` only runs where the one before it did not converge.
+    """
     history: list[np.ndarray] = []
+    legs: list[tuple[str, int]] = []
     optimum: Optimum | None = None
-    for algorithm in algorithms:
+    for leg in algorithms:
+        if isinstance(leg, Fallback) and optimum is not None and optimum.converged:
+            continue
+        algorithm = leg.algorithm if isinstance(leg, Fallback) else leg
         following = run(algorithm, problem, point, observe=observe)
+        legs.extend(following.legs)
         history.append(following.history if optimum is None else following.history[1:])
         if optimum is None or following.value >= optimum.value - 1e-9 * (1 + abs(optimum.value)):
             optimum = following
@@ -49,11 +66,11 @@ def run_sequence(
         if optimum.status in (Status.NOT_FINITE, Status.INTERRUPTED):
             break
     assert optimum is not None
-    return replace(optimum, history=np.concatenate(history))
+    return replace(optimum, history=np.concatenate(history), legs=tuple(legs))
 
 
 def multistart(
-    algorithms: Sequence[Algorithm],
+    algorithms: Plan,
     problem: Problem,
     starts: Sequence[Start],
     *,

@@ -12,6 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
+from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.lift import Context, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
@@ -39,7 +40,19 @@ def initial_values(structure: ModelStructure) -> list[np.ndarray]:
         initval_strategies=dict(structure.initial),
         return_transformed=False,
     )
-    return [np.asarray(v) for v in function([], outputs, mode=PLAIN)()] if outputs else []
+    values = function([], outputs, mode=PLAIN)() if outputs else []
+    return [
+        v if p.held is None else plug_in(v, p) for v, p in zip(map(np.asarray, values), structure.free, strict=True)
+    ]
+
+
+def plug_in(value: np.ndarray, parameter: Parameter) -> np.ndarray:
+    """A parameter's value with the entries that are held."""
+    free, held = np.isnan(parameter.held), np.nan_to_num(parameter.held)
+    if isinstance(parameter.transform, HeldSimplex):
+        total = np.sum(np.where(free, value, 0.0), axis=-1, keepdims=True)
+        value = value * parameter.transform.share / np.where(total > 0, total, 1.0)
+    return np.where(free, value, held)
 
 
 def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable]:

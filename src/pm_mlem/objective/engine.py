@@ -12,11 +12,16 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 import pymc as pm
+from pytensor import function
 from pytensor.compile.sharedvalue import SharedVariable
 
 from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
+from pm_mlem.graph.held import as_array
 from pm_mlem.graph.read import read
+from pm_mlem.graph.structure import PLAIN
+from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.tabulate import check_informed
+from pm_mlem.graph.transforms import initial_values
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, q_function, recognise, tempered_map
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
@@ -145,6 +150,8 @@ def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, 
     tables = read(model, with_prior=estimator == "map", **choices, unknown=unknown, means=means)
     if estimator == "mle" and not means:
         check_informed(tables)
+    if estimator == "map":
+        check_held(tables)
     arguments = {**choices, "backend": backend}
     try:
         return Engine(build_objective(tables, estimator, backend), arguments)
@@ -153,8 +160,32 @@ def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, 
         return Engine(build_objective(tables, estimator, "numba"), arguments, note)
 
 
+def check_held(tables: ModelTables) -> None:
+    """Refuse held entries where the prior of their variable has no density.
+
+    Raises
+    ------
+    ValueError
+    """
+    inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
+    values = [*initial_values(tables.structure), *[a for _, a in tables.data]] if tables.structure.held else []
+    for term in tables.structure.priors:
+        if term.name not in tables.structure.held:
+            continue
+        density = tables.context.symbol(tables.context.lift(term.density))
+        with np.errstate(all="ignore"):
+            value = function(inputs, density.sum(), mode=PLAIN, on_unused_input="ignore")(*values)
+        if not np.isfinite(value):
+            raise ValueError(
+                f"fixed= holds entries of '{term.name}' where its prior density is 0 or infinite, so there is no MAP "
+                "estimate. Give it a prior that allows these values (a Dirichlet with weight 1 at a probability that "
+                "is held at 0, say), or use estimator='mle'."
+            )
+
+
 def fixed_key(fixed: Mapping[str, object]) -> tuple:
-    return tuple((name, np.asarray(value).shape, np.asarray(value).tobytes()) for name, value in sorted(fixed.items()))
+    arrays = {str(name): as_array(value) for name, value in fixed.items()}
+    return tuple((name, array.shape, array.tobytes()) for name, array in sorted(arrays.items()))
 
 
 def fingerprint(model: pm.Model) -> tuple:

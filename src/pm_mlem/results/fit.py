@@ -124,8 +124,12 @@ class Fit:
     @property
     def log_likelihood(self) -> float:
         """Log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
-        units = self._report[2]
-        return float(np.sum(np.where(self._weights == 0, 0.0, self._weights * units)))
+        return float(np.sum(self._weighted_units))
+
+    @property
+    def _weighted_units(self) -> np.ndarray:
+        """Log-likelihood of every unit times its weight; a weight of 0 drops the unit, impossible or not."""
+        return self._weights * np.where(self._weights == 0, 0.0, self._report[2])
 
     @property
     def log_prior(self) -> float | None:
@@ -147,7 +151,7 @@ class Fit:
         """
         import xarray as xr
 
-        units = np.where(self._weights == 0, 0.0, self._weights * self._report[2])
+        units = self._weighted_units
         groups = unit_groups(self._engine.objective.tables)
         return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 
@@ -278,34 +282,26 @@ class Fit:
         -------
         xarray.DataArray
             Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
-            is not identified.
+            is not identified. Entries that are held with ``fixed=`` are left out.
         """
         import xarray as xr
 
         self._check_kind(kind, cluster)
-        names = self._engine.objective.space.names
+        parameters = self._engine.objective.space
         if space == "unconstrained":
             matrix = delta_covariance(np.eye(self.n_params), self._information)
-            labels = self._unconstrained_labels
+            labels = list(parameters.labels)
         elif space == "constrained":
-            stacked = np.concatenate([self._jacobians[n].reshape(-1, self.n_params) for n in names])
+            free = {n: parameters.is_free(n) for n in parameters.names}
+            stacked = np.concatenate([self._jacobians[n][free[n]].reshape(-1, self.n_params) for n in free])
             matrix = delta_covariance(stacked, self._information)
-            labels = [entry for n in names for entry in entry_names(self.estimates[n])]
+            labels = [e for n in free for e in np.array(entry_names(self.estimates[n]))[free[n].ravel()].tolist()]
         else:
             raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
         return xr.DataArray(
             matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
             name="covariance", attrs={"kind": kind, "estimator": self.estimator},
         )  # fmt: skip
-
-    @property
-    def _unconstrained_labels(self) -> list[str]:
-        space = self._engine.objective.space
-        labels = []
-        for name in space.names:
-            shape = space.unconstrained_shapes[name]
-            labels += [f"{name}__[{', '.join(map(str, i))}]" if shape else f"{name}__" for i in np.ndindex(*shape)]
-        return labels
 
     def standard_errors(self, kind: str = "observed", cluster=None) -> xr.Dataset:
         """Standard errors of parameters and Deterministics (delta method, constrained space).
@@ -318,10 +314,13 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data (see :meth:`summary` for the reason).
+            NaN where an entry is not identified by the data, or held with ``fixed=`` (see :meth:`summary` for
+            the reason). A Deterministic of nothing but held entries has 0.
         """
         self._check_kind(kind, cluster)
+        held = self._engine.objective.space.held
         values = {n: delta_method(j, self._information) for n, j in self._jacobians.items()}
+        values |= {n: np.where(np.isnan(held[n]), values[n], np.nan) for n in held}
         return self._labels.dataset(self._in_model_order(values), kind=kind)
 
     def _check_kind(self, kind: str, cluster) -> None:
@@ -358,22 +357,25 @@ class Fit:
         error = delta_method(jacobian, self._information)
         if name not in space.names:
             return wald(estimate, error, level)
-        where = space.slices[name]
-        own = jacobian[..., where].reshape(estimate.size, -1)
-        entrywise = own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0
-        if entrywise and space.unconstrained_shapes[name] == space.shapes[name]:
-            rows = np.eye(self.n_params)[where]
-            u_error = delta_method(rows, self._information).reshape(estimate.shape)
-            u = self._optimum.point
+        where, free = space.slices[name], space.is_free(name)
+        own = jacobian[free][:, where]
+        bounds = np.full((*estimate.shape, 2), np.nan)
+        if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
+            u, u_error = self._optimum.point, delta_method(np.eye(self.n_params)[where], self._information)
 
             def constrain(part):
                 moved = u.copy()
-                moved[where] = np.ravel(part)
-                return space.values(moved)[name]
+                moved[where] = part
+                return space.values(moved)[name][free]
 
-            return wald_transformed(u[where].reshape(estimate.shape), u_error, level, constrain)
-        simplex = own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0)
-        return wald(estimate, error, level, "logit" if simplex else "identity")
+            bounds[free] = wald_transformed(u[where], u_error, level, constrain)
+            return bounds
+        if own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0):
+            share = np.where(free, 0.0, estimate).sum(axis=-1, keepdims=True)
+            share = np.broadcast_to(1.0 - share, estimate.shape)[free]
+            bounds[free] = share[:, None] * wald(estimate[free] / share, error[free] / share, level, "logit")
+            return bounds
+        return wald(estimate, error, level)
 
     # --- tables --------------------------------------------------------------------------------------------
 
@@ -387,12 +389,15 @@ class Fit:
 
         return summary_table(self, level)
 
-    def _note(self, name: str, error: float) -> str:
+    def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
+        space = self._engine.objective.space
         if name in self._engine.objective.tables.structure.fixed:
+            return "fixed"
+        if name in space.held and not space.is_free(name)[index]:
             return "fixed"
         if np.isfinite(error):
             return ""
-        others = involved(self._information, self._unconstrained_labels)
+        others = involved(self._information, space.labels)
         if self._information.rising:
             return "the estimate is a saddle point, not a maximum"
         return f"not identified: the likelihood is flat along a direction of {', '.join(others[:4])}"
@@ -422,7 +427,7 @@ class Fit:
         if not self._information.regular:
             from pm_mlem.errors import NotIdentifiedError
 
-            names = ", ".join(involved(self._information, self._unconstrained_labels)[:4])
+            names = ", ".join(involved(self._information, self._engine.objective.space.labels)[:4])
             raise NotIdentifiedError(
                 f"The estimator has no normal approximation: the likelihood is flat or rising along {names}."
             )

@@ -20,6 +20,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import BetaRV, DirichletRV, UniformRV
 from pytensor.tensor.random.op import RandomVariable
 
+from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.structure import PLAIN, Parameter
 from pm_mlem.graph.tables import ModelTables, Site
 from pm_mlem.graph.tabulate import dependencies
@@ -94,12 +95,13 @@ class Probing:
     def spans_unit_interval(self, name: str) -> bool:
         """Whether a parameter takes all values between 0 and 1 and no others."""
         where, bounds = self.space.slices[name], (0.0, 1.0)
-        if self.space.unconstrained_shapes[name] != self.space.shapes[name]:
+        free = self.space.is_free(name)
+        if np.prod(self.space.unconstrained_shapes[name], dtype=np.int64) != np.count_nonzero(free):
             return False
         for far, bound in zip((-60.0, 60.0), bounds, strict=True):
             moved = self.point.copy()
             moved[where] = far
-            if not np.allclose(self.space.values(moved)[name], bound, rtol=0, atol=1e-12):
+            if not np.allclose(self.space.values(moved)[name][free], bound, rtol=0, atol=1e-12):
                 return False
         return True
 
@@ -185,7 +187,7 @@ def selection(tables: Sequence[np.ndarray], theta: Sequence[np.ndarray], rtol: f
 
 def probability_block(parameter, position, users, tables, probing, prior) -> ProbabilityBlock | None:
     """A simplex whose entries only appear as ``log p[i]``."""
-    if not isinstance(parameter.transform, SimplexTransform):
+    if not isinstance(parameter.transform, SimplexTransform | HeldSimplex):
         return None
     others = [p.placeholder for p in tables.structure.free if p is not parameter]
     uses = []
@@ -244,6 +246,8 @@ def closed_block(parameter, position, users, sites, tables, probing, prior) -> C
         roles = [r for r, a in enumerate(site.parameters) if dependencies([a], [parameter.placeholder])]
         if len(roles) != 1 or (type(site.op), roles[0]) not in CLOSED_FORMS:
             return None
+        if parameter.held is not None and site.op.ndim_supp:
+            return None  # the maximum in some entries given the others is another one
         values = [v[0] for v in probing.evaluate([site.parameters[roles[0]]])]
         index = selection(values, [t[position] for t in probing.theta])
         if index is None:

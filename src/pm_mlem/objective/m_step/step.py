@@ -64,12 +64,14 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
         theta = list(space.constrain(u))
         for block in plan.closed:
             i = position[block.name]
+            free = space.is_free(block.name)
             if isinstance(block, ProbabilityBlock):
-                theta[i] = update_probabilities(block, posterior, theta[i])
+                new = update_probabilities(block, posterior, theta[i], free)
             elif isinstance(block, BinaryBlock):
-                theta[i] = update_binary(block, posterior, theta[i])
+                new = update_binary(block, posterior, theta[i])
             else:
-                theta[i] = update_closed(block, posterior, theta, theta[i], site_sums, data)
+                new = update_closed(block, posterior, theta, theta[i], site_sums, data)
+            theta[i] = jnp.where(free, new, theta[i])
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
         for block in plan.closed:
@@ -151,11 +153,13 @@ def collect(statistic, index, size: int):
     return jnp.zeros(size + 1, flat.dtype).at[target].add(flat)[:size]
 
 
-def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old):
+def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old, free):
+    """Expected counts, normalized to what the entries that are held leave to the free ones."""
     counts = sum(collect(posterior[term], index, old.size) for term, index in block.uses)
-    counts = jnp.maximum(counts.reshape(old.shape) + block.prior, 0.0)
+    counts = jnp.where(free, jnp.maximum(counts.reshape(old.shape) + block.prior, 0.0), 0.0)
     total = counts.sum(axis=-1, keepdims=True)
-    new = jnp.maximum(counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
+    share = 1.0 - jnp.where(free, 0.0, old).sum(axis=-1, keepdims=True)
+    new = jnp.maximum(share * counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
     return jnp.where(total > 0, new, old)
 
 

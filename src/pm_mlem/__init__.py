@@ -1,7 +1,7 @@
 """Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
 from pm_mlem.compare import compare
-from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
+from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
 from pm_mlem.marginalize import marginalize
@@ -14,6 +14,7 @@ __all__ = [
     "LBFGS",
     "Adam",
     "Fit",
+    "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
     "Status",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem, Status
+from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Problem, Status
 from pm_mlem.optimize.loop import Algorithm
-from pm_mlem.optimize.multistart import Run, Start, multistart
+from pm_mlem.optimize.multistart import Run, Start, multistart, unconfirmed
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
@@ -63,7 +65,8 @@ def fit(
         ``{name: value}`` (constrained space): free variables that are held.
     starts : int or sequence of dict, optional
         How many starts, or ``{name: value}`` dictionaries (constrained space; variables that are left out keep
-        the model's initial point). Default: the initial point, plus random ones where there are latents.
+        the model's initial point). Default: the initial point and, where there are latents, seven more made from
+        the data and the priors; up to 24 in all where fewer do not agree on the best optimum.
     weights : array or dict, optional
         Per-observation weights: an array over the observations, or ``{observed name: array}``.
     random_seed : int, optional
@@ -85,6 +88,11 @@ def fit(
     UnsupportedModelError
         Something in the model cannot be handled exactly; the message names it and the way out.
 
+    Warns
+    -----
+    LocalOptimaWarning
+        Only one of several starts reached the best optimum.
+
     Examples
     --------
     >>> import numpy as np, pymc as pm, pm_mlem as mlem
@@ -103,6 +111,7 @@ def fit(
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
     from pm_mlem.objective.engine import engine_for
+    from pm_mlem.objective.guards import Guard
     from pm_mlem.objective.weights import unit_weights
     from pm_mlem.results.fit import Fit
 
@@ -113,18 +122,25 @@ def fit(
         curvature=any(isinstance(a, Newton) for a in algorithms), em=any(isinstance(a, EM) for a in algorithms)
     )
     with progress(chosen, enabled=progressbar) as observe:
-        points = start_points(starts, engine, unit, random_seed)
-        optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
-        while grown := engine.larger_bounds(optimum.point):
+        points, more = start_points(starts, engine, unit, random_seed)
+        guard = Guard(engine.inspector, unit)
+        optimum, runs = multistart(
+            algorithms, problem_of(engine, unit), points, flaw=lambda o: guard.collapse(o.point),
+            fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
+        )  # fmt: skip
+        while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
             engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
             start = Start("optimum with fewer states", optimum.point)
             optimum, _ = multistart(algorithms, problem_of(engine, unit), [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
-    message = " ".join(filter(None, [optimum.message, engine.note, engine.cut_off(optimum.point)]))
-    return Fit(
-        model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
-    )
+    doubt = unconfirmed(optimum, runs)
+    if doubt:
+        warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
+    remarks = notes(engine, unit, algorithms, optimum)
+    message = " ".join(filter(None, [optimum.message, doubt, *remarks, engine.note, engine.cut_off(optimum.point)]))
+    seconds = time.perf_counter() - began
+    return Fit(model, estimator, chosen, message, seconds, engine, optimum, records(runs, estimator), unit)
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -195,26 +211,32 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
     return Problem(value_and_gradient, derivatives, em_map)
 
 
-def start_points(starts, engine: Engine, unit: np.ndarray, random_seed: int | None) -> list[Start]:
-    """The user's starts, or the initial point and random ones."""
-    from pm_mlem.objective.starts import random_points
+def start_points(
+    starts, engine: Engine, unit: np.ndarray, random_seed: int | None
+) -> tuple[list[Start], Callable[[int], list[Start]]]:
+    """The user's starts, or the initial point and others, and a function that makes further ones."""
+    from pm_mlem.objective.starts import StartMaker
 
     objective = engine.objective
-    has_latents = bool(objective.tables.structure.latents)
+    maker = StartMaker(objective, lambda: engine.em_map, unit, np.random.default_rng(random_seed))
+
+    def more(count: int) -> list[Start]:
+        return [Start(origin, point) for origin, point in maker.further(count)]
+
     if starts is None:
-        starts = DEFAULT_STARTS if has_latents else 1
+        starts = DEFAULT_STARTS if objective.tables.structure.latents else 1
     if not isinstance(starts, int | np.integer):
         points = [objective.space.unconstrain(given) for given in starts]
         if not points:
             raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
-        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)]
+        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
     if starts < 1:
         raise ValueError(f"starts={starts} must be at least 1.")
-    rng = np.random.default_rng(random_seed)
-    jitter = rng.normal(scale=0.01, size=objective.space.size) if has_latents else 0.0
-    first = Start("initial point", objective.space.initial + jitter)  # equal components would stay equal for ever
-    others = random_points(objective, engine.em_map, unit, int(starts) - 1, rng) if starts > 1 else ()
-    return [first, *[Start(origin, point) for origin, point in others]]
+    return [Start(*maker.first()), *more(int(starts) - 1)], more
+
+
+def notes(engine: Engine, unit: np.ndarray, algorithms: Sequence[Algorithm], optimum: Optimum) -> list[str]:
+    return []
 
 
 def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
@@ -235,13 +257,20 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
     )
 
 
-def record(run: Run) -> dict[str, Any]:
-    """One row of ``Fit.starts``."""
+def records(runs: Sequence[Run], estimator: str) -> tuple[Mapping[str, Any], ...]:
+    """The rows of ``Fit.starts``."""
+    return tuple(record(i, run, "log_likelihood" if estimator == "mle" else "log_posterior") for i, run in enumerate(runs))
+
+
+def record(i: int, run: Run, objective: str) -> dict[str, Any]:
     status = str(run.optimum.status) if run.finished else "set aside early"
     return {
+        "start": i,
         "origin": run.start.origin,
-        "objective": run.optimum.value,
+        objective: run.optimum.value,
         "iterations": run.optimum.iterations,
         "status": status if run.twin is None else f"same optimum as start {run.twin}",
+        "optimum": run.number,
+        "reached": run.reached,
         "reason": run.reason,
     }

@@ -16,6 +16,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tabulate import check_informed
+from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
@@ -93,6 +94,10 @@ class Engine:
             for name in lost
         ]
         return f"The counts {'; '.join(parts)}: they may have no finite optimum." if parts else ""
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        return Inspector(self.objective)
 
     @cached_property
     def m_step(self) -> MStepPlan:

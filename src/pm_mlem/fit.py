@@ -18,6 +18,7 @@ from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
     from pm_mlem.objective.engine import Engine
+    from pm_mlem.objective.guards import Guard
     from pm_mlem.results.fit import Fit
 
 Method = str | EM | LBFGS | Newton | Adam
@@ -123,21 +124,22 @@ def fit(
     )
     with progress(chosen, enabled=progressbar) as observe:
         points, more = start_points(starts, engine, unit, random_seed)
-        guard = Guard(engine.inspector, unit)
+        guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit)
         optimum, runs = multistart(
-            algorithms, problem_of(engine, unit), points, flaw=lambda o: guard.collapse(o.point),
+            algorithms, problem, points, flaw=lambda o: guard.collapse(o.point),
             fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
         while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
             engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
             start = Start("optimum with fewer states", optimum.point)
-            optimum, _ = multistart(algorithms, problem_of(engine, unit), [start], observe=observe)
+            guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit)
+            optimum, _ = multistart(algorithms, problem, [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
     doubt = unconfirmed(optimum, runs)
     if doubt:
         warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
-    remarks = notes(engine, unit, algorithms, optimum)
+    remarks = notes(engine, guard, problem, algorithms, optimum)
     message = " ".join(filter(None, [optimum.message, doubt, *remarks, engine.note, engine.cut_off(optimum.point)]))
     seconds = time.perf_counter() - began
     return Fit(model, estimator, chosen, message, seconds, engine, optimum, records(runs, estimator), unit)
@@ -200,9 +202,16 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
         value, gradient = objective.value_and_gradient(u, unit, data)
         return float(value), np.asarray(gradient)
 
+    recent: dict[bytes, tuple] = {}  # the curvature at the optimum is asked for again
+
     def derivatives(u):
-        value, gradient, hessian = objective.derivatives(u, unit, data)
-        return float(value), np.asarray(gradient), np.asarray(hessian)
+        key = np.asarray(u).tobytes()
+        if key not in recent:
+            value, gradient, hessian = objective.derivatives(u, unit, data)
+            while len(recent) > 1:
+                recent.pop(next(iter(recent)))
+            recent[key] = float(value), np.asarray(gradient), np.asarray(hessian)
+        return recent[key]
 
     def em_map(u):
         new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
@@ -235,8 +244,20 @@ def start_points(
     return [Start(*maker.first()), *more(int(starts) - 1)], more
 
 
-def notes(engine: Engine, unit: np.ndarray, algorithms: Sequence[Algorithm], optimum: Optimum) -> list[str]:
-    return []
+def notes(
+    engine: Engine, guard: Guard, problem: Problem, algorithms: Sequence[Algorithm], optimum: Optimum
+) -> list[str]:
+    """Sentences about what is peculiar at the optimum."""
+    from pm_mlem.inference.information import observed_information
+    from pm_mlem.results.notes import optimum_notes
+
+    if optimum.status is Status.INTERRUPTED or not np.all(np.isfinite(optimum.point)):
+        return []
+    information = None
+    if any(isinstance(a, Newton) for a in algorithms):
+        information = observed_information(problem.derivatives(optimum.point)[2])
+    remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
+    return [*remarks, *optimum_notes(engine.objective, optimum.point, information)]
 
 
 def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
@@ -259,7 +280,9 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
 
 def records(runs: Sequence[Run], estimator: str) -> tuple[Mapping[str, Any], ...]:
     """The rows of ``Fit.starts``."""
-    return tuple(record(i, run, "log_likelihood" if estimator == "mle" else "log_posterior") for i, run in enumerate(runs))
+    return tuple(
+        record(i, run, "log_likelihood" if estimator == "mle" else "log_posterior") for i, run in enumerate(runs)
+    )
 
 
 def record(i: int, run: Run, objective: str) -> dict[str, Any]:

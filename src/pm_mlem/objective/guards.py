@@ -5,11 +5,12 @@ makes it infinite, and there are spurious maxima where a component fits a few ob
 together. Nothing here knows the families of distributions. What is read are the log-density arrays at the optimum and
 their posterior weights: how many distinct observations belong to a state, and how narrow its density is around them.
 
-With ``h = -sum(r f) / sum(r)``, the mean negative log-density of the observations of a state, ``exp(h)`` is the width of
-the state's density in the units of the data (its volume for vectors), whatever its family. A state has *collapsed* if
+With ``h = -sum(r f) / sum(r)``, the mean negative log-density of the observations of a state, ``exp(h)`` is the width
+of the state's density in the units of the data (its volume for vectors), whatever its family. A state has *collapsed* if
 
 - its density is much narrower than those of the other states, ``exp(h - h_others) < NARROW``, and it stands on no more
-  distinct observations than its own parameters can follow (see :func:`room_for`), or
+  distinct observations than its own parameters can follow (see :func:`room_for`; up to half as many again where it is
+  narrower still), or
 - its density is narrower than the data are recorded, or than they vary in some direction: it stands on ties.
 
 Positive data are looked at on the log scale too, and count as narrow only if they are so on both. Probabilities of
@@ -30,8 +31,12 @@ from pm_mlem.graph.tables import DensityTerm, ModelTables
 from pm_mlem.objective.m_step.step import e_step
 from pm_mlem.objective.objective import Objective, product
 
-NARROW = 0.1
-"""Relative width below which a state on few observations has collapsed (univariate; see :func:`narrow`)."""
+NARROW = 0.3
+"""Relative width below which a state on no more observations than it has parameters has collapsed (univariate)."""
+NARROWER = 0.1
+"""The same for a state on up to half as many observations again."""
+TAILS = 0.5
+"""What the neighbours of a few observations may add to their number."""
 VANISHED = 1e-4
 """Relative width below which a state may have collapsed on ties, however many."""
 RESOLUTION = 1e-3
@@ -55,8 +60,10 @@ ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where the log-density of one state is: a density array, and the axis and position of the state in it (None where
-    the array belongs to that state alone)."""
+    """Where the log-density of one state is.
+
+    A density array, and the axis and position of the state in it (None where the array belongs to that state alone).
+    """
 
     array: int
     axis: int | None
@@ -153,12 +160,12 @@ def watch(tables: ModelTables, density: DensityTerm, sources: tuple[Source, ...]
     columns = tuple(d for d in range(len(shape)) if address.shape[d] == 1 and shape[d] != 1)
     rows = tuple(d for d in range(len(shape)) if d not in columns)
     n_columns = int(np.prod([shape[d] for d in columns], dtype=np.int64))
-    arranged = np.moveaxis(data, (*rows, *columns), range(len(shape))).reshape(-1, n_columns, data[(0,) * len(shape)].size)
+    arranged = np.moveaxis(data, (*rows, *columns), range(len(shape))).reshape(
+        -1, n_columns, data[(0,) * len(shape)].size
+    )
     labelled = np.transpose(np.broadcast_to(address, shape), (*rows, *columns)).reshape(arranged.shape[:2]) < 0
     groups, resolution = distinct(arranged)
-    vector = next(
-        i for i, v in enumerate(tables.structure.vectors) if np.isin(address.max(), v.elements)
-    )
+    vector = next(i for i, v in enumerate(tables.structure.vectors) if np.isin(address.max(), v.elements))
     rvs = {tables.densities[s.array].term.rv for s in sources}
     return Watch(
         density.term.name, vector, sources, rows, columns, ~labelled, groups, int(groups.max(initial=0)) + 1,
@@ -317,7 +324,9 @@ class Guard:
         key = np.asarray(point).tobytes()
         if self.last is None or self.last[0] != key:
             inspector = self.inspector
-            units, totals, readings = inspector.compiled(point, self.unit, inspector.objective.data, inspector.constants)
+            units, totals, readings = inspector.compiled(
+                point, self.unit, inspector.objective.data, inspector.constants
+            )
             read = [Reading(*map(np.asarray, r)) for r in readings]
             self.last = key, (np.asarray(units), [np.asarray(t) for t in totals], read)
         return self.last[1]
@@ -350,9 +359,11 @@ class Guard:
         if not np.all(np.isfinite(reading.density[state])):
             return f"has collapsed: its density of '{watch.variable}' is infinite"
         width, few = relative_width(reading, watch.core, state), float(reading.few[state])
-        if width < narrow(watch.core) and few <= 1.5 * max(self.inspector.objective.space.size, watch.core):
+        if width < narrow(NARROW, watch.core) and few <= 2.0 * max(self.inspector.objective.space.size, watch.core):
             own = float(self.inspector.own[i][state])
-            if own > 0 and few <= room_for(own, watch.core):
+            room = room_for(own, watch.core)
+            room = room if width > narrow(NARROWER, watch.core) else 1.5 * room
+            if own > 0 and few <= room + TAILS:
                 return f"has collapsed onto about {few:.0f} distinct observations of '{watch.variable}'"
         for column in range(reading.count.shape[1]):
             one = columns_of(reading, column)
@@ -385,7 +396,9 @@ class Guard:
             if not components(self.tables, watch.vector) or watch.vector in seen:
                 continue
             pairs = [(a, b) for a in range(len(reading.apart)) for b in range(a) if reading.apart[a, b] < EQUAL]
-            pairs = [(b, a) for a, b in pairs if self.told_apart(i, a, b) and self.same_elsewhere(watch, a, b, readings)]
+            pairs = [
+                (b, a) for a, b in pairs if self.told_apart(i, a, b) and self.same_elsewhere(watch, a, b, readings)
+            ]
             if pairs:
                 seen.add(watch.vector)
                 names = " and ".join(self.state(watch.vector, watch.sources[k].position) for k in pairs[0])
@@ -452,13 +465,14 @@ def relative_width(reading: Reading, core: int, state: int) -> float:
     return float(np.exp(min(max(linear, linear + shift), 700.0)))
 
 
-def narrow(core: int) -> float:
-    """Relative width (volume for vectors) below which a state on few observations has collapsed."""
-    return NARROW ** max(1.0, core / 2)
+def narrow(limit: float, core: int) -> float:
+    """The limit of a relative width for vectors, whose width is a volume."""
+    return limit ** max(1.0, core / 2)
 
 
 def room_for(own: float, core: int) -> float:
-    """As many distinct observations a state's own parameters can follow: half as many again as they are in number, a
-    vector of ``core`` entries being followed by ``core`` parameters, and a full-rank scatter needing more than ``core``
-    of them."""
-    return 1.5 * max(own / core, core)
+    """As many distinct observations a state's own parameters can follow.
+
+    An observation with ``core`` entries takes ``core`` parameters, and ``core`` observations do not span their space.
+    """
+    return max(own / core, core)

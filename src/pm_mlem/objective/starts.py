@@ -42,7 +42,9 @@ class StartMaker:
     rng : all that is random comes from here
     """
 
-    def __init__(self, objective: Objective, em_map: Callable[[], Callable], unit: np.ndarray, rng: np.random.Generator):
+    def __init__(
+        self, objective: Objective, em_map: Callable[[], Callable], unit: np.ndarray, rng: np.random.Generator
+    ):
         self.objective, self.em_map, self.unit, self.rng = objective, em_map, unit, rng
         self.made = 0
 

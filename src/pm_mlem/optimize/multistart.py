@@ -53,9 +53,16 @@ class Run:
 
 
 def run_sequence(
-    algorithms: Sequence[Algorithm], problem: Problem, point: Vector, observe: Callable | None = None
+    algorithms: Sequence[Algorithm],
+    problem: Problem,
+    point: Vector,
+    observe: Callable | None = None,
+    hopeless: Callable[[Optimum], str] = lambda optimum: "",
 ) -> Optimum:
-    """Run algorithms one after the other, each from where the last one ended; histories are joined."""
+    """Run algorithms one after the other, each from where the last one ended; histories are joined.
+
+    No further one follows an optimum that is ``hopeless``.
+    """
     history: list[np.ndarray] = []
     optimum: Optimum | None = None
     for algorithm in algorithms:
@@ -67,6 +74,8 @@ def run_sequence(
             optimum = replace(optimum, status=following.status, message=following.message)
         point = optimum.point
         if optimum.status in (Status.NOT_FINITE, Status.INTERRUPTED):
+            break
+        if algorithm is not algorithms[-1] and hopeless(optimum):
             break
     assert optimum is not None
     return replace(optimum, history=np.concatenate(history))
@@ -110,7 +119,7 @@ class Search:
         if twin is not None:
             self.runs[i] = replace(trial, twin=twin)
             return
-        optimum = run_sequence(self.algorithms, self.problem, trial.optimum.point, self.observe)
+        optimum = run_sequence(self.algorithms, self.problem, trial.optimum.point, self.observe, self.reason)
         joined = np.concatenate([trial.optimum.history, optimum.history[1:]])
         self.finish_with(i, replace(optimum, history=joined))
 
@@ -258,7 +267,9 @@ def explore(search: Search, starts: Sequence[Start], least: int, more: Callable,
             return
         if alone and attempt == 0:
             search.runs.append(Run(batch[0], unknown(batch[0]), False))
-            search.finish_with(0, run_sequence(search.algorithms, search.problem, batch[0].point, search.observe))
+            search.finish_with(
+                0, run_sequence(search.algorithms, search.problem, batch[0].point, search.observe, search.reason)
+            )
         else:
             search.try_all(batch)
             if attempt == 0:

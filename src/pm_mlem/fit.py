@@ -115,6 +115,7 @@ def fit(
     from pm_mlem.objective.guards import Guard
     from pm_mlem.objective.weights import unit_weights
     from pm_mlem.results.fit import Fit
+    from pm_mlem.results.notes import without_bound
 
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
@@ -125,8 +126,13 @@ def fit(
     with progress(chosen, enabled=progressbar) as observe:
         points, more = start_points(starts, engine, unit, random_seed)
         guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit)
+
+        def flaw(found: Optimum) -> str:
+            value = problem.value_and_gradient
+            return guard.collapse(found.point) or without_bound(engine.objective, lambda u: value(u)[0], found)
+
         optimum, runs = multistart(
-            algorithms, problem, points, flaw=lambda o: guard.collapse(o.point),
+            algorithms, problem, points, flaw=flaw,
             fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
         while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
@@ -251,7 +257,7 @@ def notes(
     from pm_mlem.inference.information import observed_information
     from pm_mlem.results.notes import optimum_notes
 
-    if optimum.status is Status.INTERRUPTED or not np.all(np.isfinite(optimum.point)):
+    if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []
     information = None
     if any(isinstance(a, Newton) for a in algorithms):

@@ -6,7 +6,8 @@ together. Nothing here knows the families of distributions. What is read are the
 their posterior weights: how many distinct observations belong to a state, and how narrow its density is around them.
 
 With ``h = -sum(r f) / sum(r)``, the mean negative log-density of the observations of a state, ``exp(h)`` is the width
-of the state's density in the units of the data (its volume for vectors), whatever its family. A state has *collapsed* if
+of the state's density in the units of the data (its volume for vectors), whatever its family. A state has *collapsed*
+if
 
 - its density is much narrower than those of the other states, ``exp(h - h_others) < NARROW``, and it stands on no more
   distinct observations than its own parameters can follow (see :func:`room_for`; up to half as many again where it is
@@ -423,8 +424,8 @@ class Guard:
         for vector, total in most.items():
             for k in np.flatnonzero(total < EMPTY):
                 yield (
-                    f"{self.name(vector, k)} is empty (expected number {total[k]:.1g}); its parameters are arbitrary, "
-                    "fewer states do."
+                    f"State {self.state(vector, k)} of '{self.vector(vector)}' is empty (expected number "
+                    f"{total[k]:.1g}); its parameters are arbitrary, fewer states do."
                 )
 
     # --- names -------------------------------------------------------------------------------------------------
@@ -442,7 +443,7 @@ class Guard:
         return repr(str(labels[position])) if known else str(latent.lower + position)
 
     def name(self, vector: int, position: int) -> str:
-        return f"State {self.state(vector, position)} of '{self.vector(vector)}'"
+        return f"state {self.state(vector, position)} of '{self.vector(vector)}'"
 
 
 def mean(sums: np.ndarray, counts: np.ndarray, state: int) -> float:

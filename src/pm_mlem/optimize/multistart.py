@@ -305,9 +305,9 @@ def rank(value: float) -> float:
 def all_degenerate(best: Run, count: int) -> str:
     tried = "The only start leads" if count == 1 else f"All {count} starts lead"
     return (
-        f"{tried} to a degenerate optimum ({best.reason}), where the likelihood has no maximum; these are the "
-        "estimates with the largest objective found. Use fewer components, a prior on their scale (estimator='map'), "
-        "a parameter that they share, or other starts (starts=...)."
+        f"{tried} to a degenerate point: {best.reason}. The objective has no maximum there; these are the estimates with "
+        "the largest value found. Use fewer components or let them share their scale, a prior that keeps scales away "
+        "from 0 (with estimator='map'), or other starts (starts=...)."
     )
 
 

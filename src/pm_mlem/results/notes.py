@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from pm_mlem.inference.information import Information, involved
 from pm_mlem.objective.objective import Objective
+from pm_mlem.optimize.problem import Optimum
 from pm_mlem.results.labels import Labels, entry_names
 
 BORDER = 1e-6
@@ -16,6 +17,10 @@ FAR = 8.0
 """Unconstrained distance from the initial point that a parameter has to be away to be called a runaway."""
 FLAT = 1e-2
 """Log-likelihood that going as far again would cost; below this it is flat out there."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+RISES = 0.5
+"""Log-likelihood by which an objective without bound rises with every further unit."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -34,7 +39,7 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
     if information is not None:
         away = {j: names.of(j) for j in runaways(objective, point, information)}
     seen = {entry.split("[")[0].split(" ")[0] for entry in border}
-    border |= {e: None for j, e in away.items() if names.bounded(j) and e.split("[")[0] not in seen}
+    border |= {names.with_value(j, point): None for j in away if names.bounded(j) and names.variable(j) not in seen}
     if border:
         yield f"On the boundary of the support: {listed(border)}; standard errors there do not apply."
     free = list(dict.fromkeys(e for j, e in away.items() if not names.bounded(j)))
@@ -45,7 +50,7 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
         )
     if information is None:
         return
-    if information.rising:
+    if np.all(np.isfinite(information.matrix)) and np.linalg.eigvalsh(information.matrix)[0] < -UPWARDS:
         yield (
             f"The estimates are a saddle point, not a maximum: the objective bends upwards in {information.rising} "
             "direction(s). Start elsewhere (starts=...)."
@@ -57,11 +62,30 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
         yield f"The data do not determine {listed(flat)}: the objective is flat in {count} direction(s)."
 
 
+def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
+    """Why a run that did not converge may never do: a bounded parameter far out, and the objective rising with it.
+
+    At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
+    factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
+    """
+    if optimum.converged or not optimum.gain > FLAT:
+        return ""
+    names, point = Names(objective), optimum.point
+    moved = point - objective.space.initial
+    for j in np.flatnonzero(np.abs(moved) > FAR):
+        before = point.copy()
+        before[j] -= np.sign(moved[j])
+        if names.bounded(int(j)) and not optimum.value - value(before) < RISES:
+            return f"the objective grows without bound with {names.with_value(int(j), point)}"
+    return ""
+
+
 class Names:
     """Names of the entries of the unconstrained vector; the variable's where entries do not correspond."""
 
     def __init__(self, objective: Objective):
         space, structure = objective.space, objective.tables.structure
+        self.space = space
         labels = Labels(structure.dims, structure.coords)
         transforms = {p.name: p.transform for p in structure.free}
         self.entries: list[str] = []
@@ -77,6 +101,17 @@ class Names:
 
     def bounded(self, j: int) -> bool:
         return self.transformed[j]
+
+    def variable(self, j: int) -> str:
+        return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
+
+    def with_value(self, j: int, point: np.ndarray) -> str:
+        """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
+        name = self.variable(j)
+        if self.space.unconstrained_shapes[name] != self.space.shapes[name]:
+            return self.of(j)
+        value = np.ravel(self.space.values(point)[name])[j - self.space.slices[name].start]
+        return f"{self.of(j)} = {value:.2g}"
 
 
 def border_entries(objective: Objective, point: np.ndarray) -> dict[str, None]:

@@ -16,6 +16,7 @@ LEAST = 3
 """Starts that are run to the end even if the first two agree."""
 ROUNDS = 3
 """Up to this many times as many starts are tried where those that were asked for do not settle the matter."""
+NOT_FINITE = "the objective is not finite at the start"
 SAME_VALUE = 1e-4
 """Optima whose objective differs by less may be the same (log-likelihood units)."""
 SAME_FINGERPRINT = 1e-2
@@ -108,7 +109,8 @@ class Search:
             optimum = run(
                 self.algorithms[0], self.problem, start.point, max_iterations=self.short, observe=self.observe
             )
-            self.runs.append(Run(start, optimum, False))
+            reason = NOT_FINITE if optimum.status is Status.NOT_FINITE else ""
+            self.runs.append(Run(start, optimum, False, reason))
             if optimum.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
 
@@ -132,7 +134,7 @@ class Search:
 
     def reason(self, optimum: Optimum) -> str:
         if optimum.status is Status.NOT_FINITE:
-            return "the objective is not finite at the start"
+            return NOT_FINITE
         if not (np.isfinite(optimum.value) and np.all(np.isfinite(optimum.point))):
             return "the objective blew up"
         return self.flaw(optimum)
@@ -277,6 +279,8 @@ def explore(search: Search, starts: Sequence[Start], least: int, more: Callable,
             search.settle(least)
         if search.acceptable() and (alone or not insist or search.confirmed()):
             return
+        if all(r.optimum.status is Status.NOT_FINITE for r in search.runs):
+            return  # outside the support: for the user to mend
 
 
 def unknown(start: Start) -> Optimum:
@@ -305,15 +309,15 @@ def rank(value: float) -> float:
 def all_degenerate(best: Run, count: int) -> str:
     tried = "The only start leads" if count == 1 else f"All {count} starts lead"
     return (
-        f"{tried} to a degenerate point: {best.reason}. The objective has no maximum there; these are the estimates with "
-        "the largest value found. Use fewer components or let them share their scale, a prior that keeps scales away "
-        "from 0 (with estimator='map'), or other starts (starts=...)."
+        f"{tried} to a degenerate point: {best.reason}. The objective has no maximum there; these are the estimates "
+        "with the largest value found. Use fewer components or let them share their scale, a prior that keeps scales "
+        "away from 0 (with estimator='map'), or other starts (starts=...)."
     )
 
 
 def unconfirmed(optimum: Optimum, runs: Sequence[Run]) -> str:
     """A sentence if several starts were tried and only one of them reached the best optimum; otherwise ""."""
-    ended = [r for r in runs if r.number is not None or r.reason]
+    ended = [r for r in runs if r.number is not None or (r.reason and r.optimum.status is not Status.NOT_FINITE)]
     best = [r for r in ended if r.number == 0]
     if not optimum.converged or len(ended) < 2 or len(best) != 1:
         return ""

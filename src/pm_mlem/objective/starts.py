@@ -15,10 +15,12 @@ from pm_mlem.graph.transforms import prior_sampler
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.objective import Objective
 
-PURITY = 0.9
-"""Probability that a guessed state gets; the others share the rest."""
+PURITY = (0.7, 0.95)
+"""Range of the probability that a guessed state gets; the others share the rest."""
+EVENNESS = 5.0
+"""Concentration of the random shares of the groups (Dirichlet)."""
 M_STEPS = 3
-"""M-steps from the guessed states, the second and third with the parameters of the one before."""
+"""M-steps from the guessed states: parameters without a closed form take a Newton step in each."""
 SUBSAMPLE = 5_000
 """Elements among which seeds are looked for."""
 TOWARDS_PRIOR = 0.3
@@ -136,7 +138,8 @@ class StartMaker:
                 result.append(subsets(vector.states, vector.n_elements, self.objective.space.size, self.rng))
             else:
                 split = clusters if kind == CLUSTERS else quantiles
-                result.append(soft(split(table, vector.states, self.rng), vector.states))
+                labels = split(table, vector.states, self.rng)
+                result.append(soft(labels, vector.states, self.rng.uniform(*PURITY)))
         return result
 
 
@@ -171,19 +174,17 @@ def squared(table: np.ndarray, centre: np.ndarray) -> np.ndarray:
 
 
 def quantiles(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels by groups of equal size along a random direction."""
+    """Labels by groups of random sizes along a random direction."""
     along = table @ rng.normal(size=table.shape[1])
     along = along + 1e-9 * rng.normal(size=len(along))  # ties go to either side
-    order = np.argsort(along)
-    labels = np.empty(len(table), dtype=int)
-    labels[order] = np.arange(len(table)) * k // len(table)
-    return labels
+    cuts = np.cumsum(rng.dirichlet(np.full(k, EVENNESS)))[:-1]
+    return np.searchsorted(np.quantile(along, cuts), along)
 
 
-def soft(labels: np.ndarray, k: int) -> np.ndarray:
+def soft(labels: np.ndarray, k: int, purity: float) -> np.ndarray:
     """State probabilities that mostly follow labels, (states, elements)."""
-    weights = np.full((k, len(labels)), (1 - PURITY) / max(k - 1, 1))
-    weights[labels, np.arange(len(labels))] = PURITY
+    weights = np.full((k, len(labels)), (1.0 - purity) / max(k - 1, 1))
+    weights[labels, np.arange(len(labels))] = purity
     return weights
 
 

@@ -143,7 +143,7 @@ def watches(tables: ModelTables) -> list[Watch]:
     for (_, latent), members in alone.items():
         members.sort()
         density = tables.densities[members[0][1]]
-        [slot] = tables.structure.leaves[latent].slots
+        [slot] = tables.context.lift(latent).slots
         found.append(watch(tables, density, tuple(Source(i, None, k) for k, i in members), slot.address))
     return [w for w in found if w is not None]
 

@@ -246,7 +246,7 @@ def test_multistart_keeps_the_best_and_sets_flawed_optima_aside():
     assert best.point[0] == pytest.approx(2, abs=1e-3)
     assert len(runs) == 2
     best, runs = multistart(
-        [Newton()], two_hills_problem(), starts, flaw=lambda u: "right is forbidden" if u[0] > 0 else None
+        [Newton()], two_hills_problem(), starts, flaw=lambda o: "right is forbidden" if o.point[0] > 0 else ""
     )
     assert best.point[0] == pytest.approx(-2, abs=1e-3)
     assert [r.reason for r in runs] == ["", "right is forbidden"]

@@ -135,7 +135,7 @@ def test_history_and_starts(faithful_fit):
     assert float(history[-1]) == pytest.approx(faithful_fit.log_likelihood)
     starts = faithful_fit.starts
     assert starts.loc[0, "origin"] == "initial point"
-    assert starts["objective"].max() <= faithful_fit.log_likelihood + 1e-6
+    assert starts["log_likelihood"].max() <= faithful_fit.log_likelihood + 1e-6
 
 
 def test_datatree_groups(faithful_fit):

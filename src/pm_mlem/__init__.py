@@ -2,7 +2,7 @@
 
 from pm_mlem.compare import compare
 from pm_mlem.em_steps import EMStep, em_steps
-from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
+from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
 from pm_mlem.marginalize import marginalize
@@ -16,6 +16,7 @@ __all__ = [
     "Adam",
     "EMStep",
     "Fit",
+    "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
     "Status",

@@ -22,6 +22,7 @@ from pm_mlem.graph.structure import PLAIN
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.graph.transforms import initial_values
+from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import MStepPlan, em_map, q_function, recognise, tempered_map
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
@@ -98,6 +99,10 @@ class Engine:
             for name in lost
         ]
         return f"The counts {'; '.join(parts)}: they may have no finite optimum." if parts else ""
+
+    @cached_property
+    def inspector(self) -> Inspector:
+        return Inspector(self.objective)
 
     @cached_property
     def m_step(self) -> MStepPlan:

@@ -12,13 +12,17 @@ Vector = np.ndarray
 
 
 class Status(Enum):
-    """How a run ended."""
+    """How a run ended.
+
+    ``DEGENERATE``: every start led to a point where the likelihood has no maximum (a component that collapsed, say).
+    """
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "iteration limit"
     STALLED = "stalled"
     NOT_FINITE = "not finite"
     INTERRUPTED = "interrupted"
+    DEGENERATE = "degenerate"
 
     def __str__(self) -> str:
         return self.value

@@ -85,10 +85,16 @@ class Fit:
 
     @cached_property
     def starts(self) -> pd.DataFrame:
-        """Every start: where it came from, how it ended, its objective, and which were the same optimum."""
+        """Every start and what became of it.
+
+        Columns: ``start`` (0, 1, ...); ``origin``; the objective where it ended (``log_likelihood``, or
+        ``log_posterior`` under "map"); ``iterations``; ``status``; ``optimum``, the number of the distinct optimum that
+        it reached (0 the best; the same up to names of states; none where the start was set aside early or ended at a
+        degenerate point); ``reached``, how many starts reached that optimum; ``reason`` why it is not acceptable.
+        """
         import pandas as pd
 
-        return pd.DataFrame([dict(run) for run in self._runs])
+        return pd.DataFrame([dict(run) for run in self._runs]).astype({"optimum": "Int64"})
 
     # --- estimates -----------------------------------------------------------------------------------------
 

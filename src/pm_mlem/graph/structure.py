@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -32,6 +33,7 @@ from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.held import by_variable, check_support, complete, held_values, holding
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.means import NoMean, mean_name, prediction
 from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
@@ -192,6 +194,8 @@ def analyse(
     fixed: Mapping[str, object] | None = None,
     joined: Mapping[str, tuple[int, ...]] | None = None,
     bounds: Mapping[str, int] | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -203,6 +207,8 @@ def analyse(
         where an entry of an array stays free, or by the entry's name (``mu[a]``)
     joined : for each latent the axes whose entries are enumerated jointly
     bounds : for latent counts without an upper bound the largest state that is enumerated
+    unknown : observed variables whose values do not count
+    means : whether the means of the observed variables are among the Deterministics
 
     Raises
     ------
@@ -215,13 +221,14 @@ def analyse(
     given = by_variable(fixed or {}, [rv.name for rv in model.free_RVs])
     check_names(model, given, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}))
+    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}), frozenset(unknown), means)
     for rv in model.observed_RVs:  # first: distributions of latents may read them
         builder.add_observed(rv)
     for rv in model.free_RVs:
         builder.add(rv)
     for rv in model.observed_RVs:
-        builder.add_component(rv)
+        if rv.name not in builder.unknown:
+            builder.add_component(rv)
     return builder.finish()
 
 
@@ -269,7 +276,10 @@ class Builder:
         fixed: Mapping[str, Mapping[str, object]],
         joined: dict[str, tuple[int, ...]],
         bounds: dict[str, int],
+        unknown: frozenset[str] = frozenset(),
+        means: bool = False,
     ):
+        self.unknown, self.means = unknown, means
         self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
@@ -418,7 +428,8 @@ class Builder:
         priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
         mixtures = [rv for rv in declared if rv in self.mixtures]
         rest = [rv for rv in declared if self.kind(rv) != "prior" and rv not in self.mixtures]
-        rest += self.model.potentials
+        rest = [rv for rv in rest if rv.name not in self.unknown] + self.model.potentials
+        self.check_unknown(rest)
         signatures = Signatures(self.leaf)
         found = [self.signature(v, signatures) for v in rest]
         terms, links = [term for rv in mixtures for term in self.emission_terms(rv)], []
@@ -436,12 +447,32 @@ class Builder:
             tuple(self.dropped),
             self.leaves,
             self.stand_ins,
-            tuple(self.model.deterministics),
+            tuple(self.deterministics()),
             self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
             parts,
         )
+
+    def check_unknown(self, terms: Sequence[Variable]) -> None:
+        """Refuse unknown values that something else depends on."""
+        for rv in self.model.observed_RVs:
+            users = [v for v in terms if rv.name in self.unknown and v is not rv and rv in set(ancestors([v]))]
+            if users:
+                raise ValueError(
+                    f"'{users[0].name}' depends on the observed variable '{rv.name}', whose values are not known: give "
+                    "them as well."
+                )
+
+    def deterministics(self) -> Iterator[Variable]:
+        """Those of the model, and the means of the observed variables where they are wanted."""
+        yield from self.model.deterministics
+        for rv in self.model.observed_RVs if self.means else ():
+            mixture = self.mixtures.get(rv)
+            with suppress(NoMean):
+                value = prediction(rv, mixture.component if mixture is not None else None).copy()
+                value.name = mean_name(rv)
+                yield value
 
     def observed_part(self, rv: Variable) -> ObservedPart:
         """Where the entries of an observed variable stand in the variable that it was split off."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import jax
@@ -21,8 +22,9 @@ from pm_mlem.graph.structure import PLAIN
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.graph.transforms import initial_values
+from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
-from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
+from pm_mlem.objective.m_step import MStepPlan, em_map, q_function, recognise, tempered_map
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
 from pm_mlem.objective.verify import verify_objective, verify_plan
@@ -33,6 +35,8 @@ class Engine:
     """The compiled functions of one model under one estimator."""
 
     objective: Objective
+    arguments: Mapping[str, Any]
+    """How it was built, for :func:`engine_for` with other data."""
     note: str = ""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
@@ -44,25 +48,22 @@ class Engine:
         u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
         return u, verify_plan(self.objective.tables, space.values(u))
 
-    def verify(self, *, curvature: bool, em: bool) -> None:
-        """Check the plan, and those of the compiled functions that a fit uses.
+    def verify(self, name: Literal["em_map", "value_and_gradient", "derivatives"]) -> None:
+        """Check a compiled function against the reference before its first use.
 
         Raises
         ------
         UnsupportedModelError
             A check fails: a bug of this package.
         """
+        if name in self.verified:
+            return
         objective, (u, expected) = self.objective, self.reference
         unit = np.ones(objective.n_units)
-        if em and "em" not in self.verified:
-            value = self.em_map(u, unit, objective.data, objective.no_posterior, False)[1]
-            verify_objective(lambda v: (float(value), None), u, expected)
-            self.verified.add("em")
-        name = "derivatives" if curvature else "value_and_gradient"
-        if name in self.verified or (em and not curvature):
-            return
 
         def evaluate(v):
+            if name == "em_map":
+                return float(self.em_map(v, unit, objective.data, objective.no_posterior, False)[1]), None
             value, gradient, *_ = getattr(objective, name)(v, unit, objective.data)
             return float(value), np.asarray(gradient)
 
@@ -100,12 +101,25 @@ class Engine:
         return f"The counts {'; '.join(parts)}: they may have no finite optimum." if parts else ""
 
     @cached_property
+    def inspector(self) -> Inspector:
+        return Inspector(self.objective)
+
+    @cached_property
     def m_step(self) -> MStepPlan:
         return recognise(self.objective.tables, self.objective.space, self.objective.estimator)
 
     @cached_property
     def em_map(self) -> Callable:
         return jax.jit(em_map(self.objective, self.m_step))
+
+    @cached_property
+    def expected(self) -> Callable:
+        """``(u, u to evaluate at, weights, data) -> Q``, plus the log-prior under "map"."""
+        return jax.jit(partial(q_function, self.objective))
+
+    @cached_property
+    def tempered_map(self) -> Callable:
+        return jax.jit(tempered_map(self.objective, self.m_step))
 
 
 ENGINES: WeakKeyDictionary[pm.Model, dict[tuple, Engine]] = WeakKeyDictionary()
@@ -119,29 +133,36 @@ def engine_for(
     fixed: Mapping[str, object] | None = None,
     backend: Backend = "jax",
     bounds: Bounds | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     held = tuple(sorted((bounds or {}).items()))
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, fingerprint(model))
+    shown = tuple(unknown), means
+    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
-        engines[key] = build_engine(model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds)
+        engines[key] = build_engine(
+            model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds, unknown=unknown, means=means
+        )
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
     return engines[key]
 
 
-def build_engine(model, estimator, *, latents, fixed, backend, bounds) -> Engine:
-    tables = read(model, with_prior=estimator == "map", latents=latents, fixed=fixed, bounds=bounds)
-    if estimator == "mle":
+def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, means) -> Engine:
+    choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
+    tables = read(model, with_prior=estimator == "map", **choices, unknown=unknown, means=means)
+    if estimator == "mle" and not means:
         check_informed(tables)
-    else:
+    if estimator == "map":
         check_held(tables)
+    arguments = {**choices, "backend": backend}
     try:
-        return Engine(build_objective(tables, estimator, backend))
+        return Engine(build_objective(tables, estimator, backend), arguments)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), note)
+        return Engine(build_objective(tables, estimator, "numba"), arguments, note)
 
 
 def check_held(tables: ModelTables) -> None:

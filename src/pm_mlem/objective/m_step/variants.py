@@ -1,0 +1,43 @@
+"""EM maps that use something else than the posterior probabilities of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pm_mlem.objective.m_step.recognise import MStepPlan
+from pm_mlem.objective.m_step.step import e_step, m_step
+from pm_mlem.objective.objective import Objective, product
+
+
+def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data, power) -> next u``: posterior probabilities to a power, normalized.
+
+    With log-densities multiplied by the power, the log-partition is that of the flattened joint distribution.
+    """
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data, power):
+        theta = objective.space.constrain(u)
+        if objective.chunks is not None:
+            posterior = objective.chunks.e_step(theta, weights, data, power)[1]
+        else:
+            densities = objective.densities(*theta, *data)
+            posterior = jax.grad(lambda d: flattened(objective, d, weights, data, power))(densities)
+        return maximise(u, posterior, data)
+
+    return step
+
+
+def flattened(objective: Objective, densities, weights, data, power):
+    units = objective.units([power * d for d in densities], data)
+    return jnp.sum(product(weights, units)) / power
+
+
+def q_function(objective: Objective, u, to, weights, data):
+    """Expected complete-data log-likelihood at ``to``, the expectation taken at ``u`` (plus log-prior under "map")."""
+    _, posterior = e_step(objective, objective.space.constrain(u), weights, data)
+    total = objective.expected(objective.space.constrain(to), posterior, data)
+    return total + objective.log_prior(to, data) if objective.estimator == "map" else total

@@ -131,7 +131,7 @@ def fit(
     algorithms = choose(method, engine)
     with progress(algorithms[0].title, enabled=progressbar) as observe:
         points, more = start_points(starts, engine, unit, random_seed)
-        guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit)
+        guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
 
         def flaw(found: Optimum) -> str:
             value = problem.value_and_gradient
@@ -144,7 +144,7 @@ def fit(
         while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
             engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
             start = Start("optimum with fewer states", optimum.point)
-            guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit)
+            guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
             optimum, _ = multistart(algorithms, problem, [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
@@ -223,8 +223,9 @@ def ran(optimum: Optimum) -> str:
     return f"Ran {', then '.join(legs)}."
 
 
-def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
+def problem_of(engine: Engine, unit: np.ndarray, random_seed: int | None = None) -> Problem:
     """Close the compiled functions over the data and the weights; each is checked before its first use."""
+    seed = int(np.random.default_rng(random_seed).integers(2**31))
     objective, data = engine.objective, engine.objective.data
 
     def value_and_gradient(u):
@@ -252,7 +253,14 @@ def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
     def tempered(u, power):
         return np.asarray(engine.tempered_map(u, unit, data, power))
 
-    return Problem(value_and_gradient, derivatives, EMMaps(soft, tempered=tempered))
+    def hard(u):
+        new, value = engine.hard_map(u, unit, data)
+        return np.asarray(new), float(value)
+
+    def stochastic(u, iteration):
+        return np.asarray(engine.stochastic_map(u, unit, data, seed + iteration))
+
+    return Problem(value_and_gradient, derivatives, EMMaps(soft, hard, stochastic, tempered))
 
 
 def start_points(

@@ -24,7 +24,15 @@ from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.graph.transforms import initial_values
 from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
-from pm_mlem.objective.m_step import MStepPlan, em_map, q_function, recognise, tempered_map
+from pm_mlem.objective.m_step import (
+    MStepPlan,
+    em_map,
+    hard_map,
+    q_function,
+    recognise,
+    stochastic_map,
+    tempered_map,
+)
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
 from pm_mlem.objective.verify import verify_objective, verify_plan
@@ -116,6 +124,14 @@ class Engine:
     def expected(self) -> Callable:
         """``(u, u to evaluate at, weights, data) -> Q``, plus the log-prior under "map"."""
         return jax.jit(partial(q_function, self.objective))
+
+    @cached_property
+    def hard_map(self) -> Callable:
+        return jax.jit(hard_map(self.objective, self.m_step))
+
+    @cached_property
+    def stochastic_map(self) -> Callable:
+        return jax.jit(stochastic_map(self.objective, self.m_step))
 
     @cached_property
     def tempered_map(self) -> Callable:

@@ -7,6 +7,16 @@ from pm_mlem.objective.m_step.recognise import (
     recognise,
 )
 from pm_mlem.objective.m_step.step import em_map
-from pm_mlem.objective.m_step.variants import q_function, tempered_map
+from pm_mlem.objective.m_step.variants import hard_map, q_function, stochastic_map, tempered_map
 
-__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "q_function", "recognise", "tempered_map"]
+__all__ = [
+    "ClosedBlock",
+    "MStepPlan",
+    "ProbabilityBlock",
+    "em_map",
+    "hard_map",
+    "q_function",
+    "recognise",
+    "stochastic_map",
+    "tempered_map",
+]

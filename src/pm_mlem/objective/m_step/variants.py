@@ -31,6 +31,30 @@ def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
     return step
 
 
+def hard_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data) -> (next u, joint log-density)``: the jointly most probable states of the latents."""
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data):
+        value, posterior = objective.decoded(objective.space.constrain(u), weights, data)
+        if objective.estimator == "map":
+            value = value + objective.log_prior(u, data)
+        return maximise(u, posterior, data), value
+
+    return step
+
+
+def stochastic_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data, seed) -> next u``: a draw of the latents from their posterior."""
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data, seed):
+        _, posterior = objective.sampled(objective.space.constrain(u), weights, data, jax.random.key(seed))
+        return maximise(u, posterior, data)
+
+    return step
+
+
 def flattened(objective: Objective, densities, weights, data, power):
     units = objective.units([power * d for d in densities], data)
     return jnp.sum(product(weights, units)) / power

@@ -176,8 +176,9 @@ def test_variants_of_em_are_checked():
     for wrong, text in [
         ({"accelerate": "fast"}, "accelerate='fast' is unknown"),
         ({"kind": "firm"}, "kind='firm' is unknown"),
-        ({"anneal": 1.5}, "inverse temperatures"),
-        ({"anneal": [0.5, 0.2]}, "ascending"),
+        ({"anneal": 1.5}, "a number between 0 and 1"),
+        ({"anneal": 0}, "a number between 0 and 1"),
+        ({"anneal": [0.5, -0.2]}, "positive inverse"),
         ({"anneal": 0.5, "kind": "hard"}, "belongs to kind"),
         ({"draws": 1, "kind": "stochastic"}, "at least 2"),
     ]:

@@ -93,24 +93,29 @@ class Chunks:
         rows = self.total(part, (list(theta), fixed), self.row_weights(weights), data)
         return rows + self.rest(fixed, weights, data)
 
-    def e_step(self, theta: Sequence, weights, data: Sequence, power=1.0):
+    def e_step(self, theta: Sequence, weights, data: Sequence, powers: Sequence | None = None):
         """Log-likelihood and its derivative with respect to every log-density array.
 
-        With a ``power`` other than 1 those of the densities to this power (and the former divided by it).
+        With ``powers``, one for each array, those of the densities to these powers.
         """
-        fixed = self.fixed_densities(*theta, *data)
-        places = [place for place in self.tables.places if place is not None]
+        powers = [1.0] * len(self.tables.places) if powers is None else powers
+        kinds = list(zip(powers, self.tables.places, strict=True))
+        fixed = [d * p for d, (p, _) in zip(
+            self.fixed_densities(*theta, *data), [k for k in kinds if k[1] is None], strict=True
+        )]  # fmt: skip
+        places = [place for _, place in kinds if place is not None]
+        along = [p for p, place in kinds if place is not None]
 
         def part(weights, data):
             def value(fixed, rows):
-                flat = [power * d for d in fixed], [power * d for d in rows]
-                return self.weigh(self.chunk_units(*flat, data), weights) / power
+                return self.weigh(self.chunk_units(fixed, rows, data), weights)
 
-            total, slopes = jax.value_and_grad(value, argnums=(0, 1))(fixed, self.row_densities(*theta, *data))
+            rows = [d * p for d, p in zip(self.row_densities(*theta, *data), along, strict=True)]
+            total, slopes = jax.value_and_grad(value, argnums=(0, 1))(fixed, rows)
             return (total, slopes[0]), slopes[1]
 
         (total, slopes), posterior = self.accumulate(part, self.row_weights(weights), data, places)
-        rest, more = jax.value_and_grad(lambda f: self.rest([power * d for d in f], weights, data) / power)(fixed)
+        rest, more = jax.value_and_grad(lambda f: self.rest(f, weights, data))(fixed)
         return total + rest, self.merge([a + b for a, b in zip(slopes, more, strict=True)], posterior)
 
     def expected(self, theta: Sequence, posterior: Sequence, data: Sequence):

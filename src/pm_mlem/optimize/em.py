@@ -11,6 +11,8 @@ from pm_mlem.optimize.acceleration import ACCELERATORS, Climb, begin, noise
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 KINDS = ("soft", "hard", "stochastic")
+HARDEST = 2.0
+"""Inverse temperature at the end of an annealed run, before the ordinary iterations."""
 PER_TEMPERATURE = 10
 """Iterations at every temperature of an annealed run."""
 
@@ -73,9 +75,10 @@ class EM:
         the estimate is the mean over the second half of ``draws`` iterations; it leaves saddle points and poor local
         maxima, and has Monte Carlo error.
     anneal : float or sequence of float, optional
-        Inverse temperatures between 0 and 1, ascending: the posterior probabilities are raised to this power (and
-        normalized) for 10 iterations each, before the ordinary iterations begin. A number stands for six
-        temperatures from there to 1. Makes the result less dependent on the start (deterministic annealing).
+        Deterministic annealing [4]_: inverse temperatures, powers to which the densities of the observations are raised
+        for 10 iterations each before the ordinary ones begin. A number between 0 and 1 stands for eight from there to
+        2; components that have merged at high temperature part again only above 1 where their scales are free [5]_.
+        Makes the result less dependent on the start.
     draws : int
         Iterations under ``kind="stochastic"``.
     finish : bool
@@ -92,6 +95,8 @@ class EM:
        Comput. Stat. Data Anal. 14 (1992). https://doi.org/10.1016/0167-9473(92)90042-E
     .. [4] Ueda, N. & Nakano, R. *Deterministic annealing EM algorithm*. Neural Networks 11 (1998).
        https://doi.org/10.1016/S0893-6080(97)00133-0
+    .. [5] Naim, I. & Gildea, D. *Convergence of the EM algorithm for Gaussian mixtures with unbalanced mixing
+       coefficients*. ICML (2012). https://doi.org/10.48550/arXiv.1206.6427
 
     Examples
     --------
@@ -118,8 +123,12 @@ class EM:
         if self.anneal is not None and self.kind != "soft":
             raise ValueError(f'anneal= belongs to kind="soft", not to kind={self.kind!r}.')
         schedule = self.schedule
-        if any(not 0 < t <= 1 for t in schedule) or list(schedule) != sorted(schedule):
-            raise ValueError(f"anneal={self.anneal!r} must be inverse temperatures above 0, at most 1, ascending.")
+        alone = np.ndim(self.anneal or 0.0) == 0
+        if any(not 0 < t < np.inf for t in schedule) or (alone and self.anneal is not None and not 0 < self.anneal < 1):
+            raise ValueError(
+                f"anneal={self.anneal!r} must be a number between 0 and 1 or a sequence of positive inverse "
+                "temperatures."
+            )
 
     @property
     def title(self) -> str:
@@ -135,8 +144,8 @@ class EM:
         if self.anneal is None:
             return ()
         given = np.atleast_1d(np.asarray(self.anneal, dtype=float))
-        if given.size == 1 and given[0] > 0:
-            given = np.geomspace(given[0], 1.0, 7)[:-1]
+        if np.ndim(self.anneal) == 0 and given[0] > 0:
+            given = np.geomspace(given[0], HARDEST, 8)
         return tuple(float(t) for t in np.repeat(given, PER_TEMPERATURE))
 
     def init(self, problem: Problem, point: Vector) -> EMState:
@@ -190,7 +199,8 @@ def converged(climb: Climb, tolerance: float) -> Verdict | None:
     if climb.fell:
         return Verdict(Status.STALLED, f"An EM step changed the log-likelihood by {climb.fell:.2g} and was rejected.")
     if climb.gained_within(max(tolerance, 0.1 * noise(climb.value))):
-        return Verdict(Status.CONVERGED, f"Converged: about {climb.gain:.1g} of log-likelihood is left to gain.")
+        left = f"about {climb.gain:.1g}" if climb.gain > noise(climb.value) else "nothing measurable"
+        return Verdict(Status.CONVERGED, f"Converged: {left} of log-likelihood is left to gain.")
     return None
 
 

@@ -13,19 +13,21 @@ from pm_mlem.objective.objective import Objective, product
 
 
 def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
-    """``(u, weights, data, power) -> next u``: posterior probabilities to a power, normalized.
+    """``(u, weights, data, power) -> next u``: the observations' densities to a power.
 
-    With log-densities multiplied by the power, the log-partition is that of the flattened joint distribution.
+    The distributions of the latents themselves keep their weight: above a power of 1 states of little weight would
+    lose the rest of it before their other parameters could move.
     """
     maximise = m_step(objective, plan)
+    latent = [d.term.kind == "latent" for d in objective.tables.densities]
 
     def step(u, weights, data, power):
         theta = objective.space.constrain(u)
+        powers = [1.0 if own else power for own in latent]
         if objective.chunks is not None:
-            posterior = objective.chunks.e_step(theta, weights, data, power)[1]
-        else:
-            densities = objective.densities(*theta, *data)
-            posterior = jax.grad(lambda d: flattened(objective, d, weights, data, power))(densities)
+            return maximise(u, objective.chunks.e_step(theta, weights, data, powers)[1], data)
+        densities = [d * p for d, p in zip(objective.densities(*theta, *data), powers, strict=True)]
+        posterior = jax.grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
         return maximise(u, posterior, data)
 
     return step
@@ -53,11 +55,6 @@ def stochastic_map(objective: Objective, plan: MStepPlan) -> Callable:
         return maximise(u, posterior, data)
 
     return step
-
-
-def flattened(objective: Objective, densities, weights, data, power):
-    units = objective.units([power * d for d in densities], data)
-    return jnp.sum(product(weights, units)) / power
 
 
 def q_function(objective: Objective, u, to, weights, data):

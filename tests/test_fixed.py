@@ -239,6 +239,20 @@ def test_free_probabilities_share_what_is_left():
     assert found.log_likelihood == pytest.approx(expected)
 
 
+def test_only_free_probabilities_are_said_to_be_on_the_border():
+    with pm.Model() as model:
+        p = pm.Dirichlet("p", np.ones(4))
+        chance = pm.Beta("chance", 1, 1, shape=3)
+        pm.Categorical("y", p, observed=[0, 0, 1, 0])
+        pm.Bernoulli("hit", chance, observed=np.array([[1, 0, 1], [0, 0, 1]]))
+    found = fit(model, fixed={"p[3]": 0.0, "chance[2]": 1.0})
+    border = found.message.split("On the boundary of the support: ")[1]
+    assert "p[2] = " in border
+    assert "chance[1] = " in border
+    assert "p[3]" not in border
+    assert "chance[2]" not in border
+
+
 def test_map_with_held_probabilities():
     """The posterior mode given the held entry; its share of the prior is constant."""
     alpha, counts = np.array([2.0, 3.0, 4.0]), np.array([5, 10, 15])

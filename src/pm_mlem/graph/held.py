@@ -128,6 +128,10 @@ class HeldEntries:
     base: object | None
     held: np.ndarray
 
+    @property
+    def name(self) -> str:
+        return getattr(self.base, "name", "")
+
     @cached_property
     def free(self) -> np.ndarray:
         """Which entries are estimated."""
@@ -161,6 +165,7 @@ class HeldSimplex:
     """
 
     held: np.ndarray
+    name = SimplexTransform.name
 
     @cached_property
     def free(self) -> np.ndarray:

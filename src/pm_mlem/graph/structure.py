@@ -57,6 +57,11 @@ class Parameter:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.placeholder.type.shape)
 
+    @property
+    def scale(self) -> str:
+        """The name of its transform; empty where it has none."""
+        return getattr(self.transform, "name", "")
+
 
 @dataclass(frozen=True, eq=False)
 class Latent:

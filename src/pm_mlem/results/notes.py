@@ -50,7 +50,8 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
         )
     if information is None:
         return
-    if np.all(np.isfinite(information.matrix)) and np.linalg.eigvalsh(information.matrix)[0] < -UPWARDS:
+    curvature = np.linalg.eigvalsh(information.matrix) if np.all(np.isfinite(information.matrix)) else np.zeros(0)
+    if np.any(curvature < -UPWARDS):
         yield (
             f"The estimates are a saddle point, not a maximum: the objective bends upwards in {information.rising} "
             "direction(s). Start elsewhere (starts=...)."
@@ -87,14 +88,15 @@ class Names:
         space, structure = objective.space, objective.tables.structure
         self.space = space
         labels = Labels(structure.dims, structure.coords)
-        transforms = {p.name: p.transform for p in structure.free}
+        scales = {p.name: p.scale for p in structure.free}
         self.entries: list[str] = []
         self.transformed: list[bool] = []
         for name in space.names:
             size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
-            same = space.unconstrained_shapes[name] == space.shapes[name]
-            self.entries += entry_names(labels.array(name, np.zeros(space.shapes[name]))) if same else [name] * size
-            self.transformed += [transforms[name] is not None] * size
+            known = entry_names(labels.array(name, np.zeros(space.shapes[name])))
+            known = [entry for entry, free in zip(known, space.is_free(name).ravel(), strict=True) if free]
+            self.entries += known if len(known) == size else [name] * size
+            self.transformed += [bool(scales[name])] * size
 
     def of(self, j: int) -> str:
         return self.entries[j]
@@ -108,9 +110,10 @@ class Names:
     def with_value(self, j: int, point: np.ndarray) -> str:
         """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
         name = self.variable(j)
-        if self.space.unconstrained_shapes[name] != self.space.shapes[name]:
+        free, where = self.space.is_free(name), self.space.slices[name]
+        if np.count_nonzero(free) != where.stop - where.start:
             return self.of(j)
-        value = np.ravel(self.space.values(point)[name])[j - self.space.slices[name].start]
+        value = self.space.values(point)[name][free][j - where.start]
         return f"{self.of(j)} = {value:.2g}"
 
 
@@ -118,13 +121,14 @@ def border_entries(objective: Objective, point: np.ndarray) -> dict[str, None]:
     """Probabilities at 0 or 1: entries of simplexes and of parameters on the log-odds scale (in order)."""
     space, structure = objective.space, objective.tables.structure
     labels = Labels(structure.dims, structure.coords)
-    kinds = {p.name: getattr(p.transform, "name", "") for p in structure.free}
+    scales = {p.name: p.scale for p in structure.free}
     found: dict[str, None] = {}
     for name, value in space.values(point).items():
-        if kinds[name] not in ("simplex", "logodds"):
+        if scales[name] not in ("simplex", "logodds"):
             continue
-        for entry, p in zip(entry_names(labels.array(name, value)), np.ravel(value), strict=True):
-            if p < BORDER or p > 1.0 - BORDER:
+        entries = entry_names(labels.array(name, value))
+        for entry, p, free in zip(entries, np.ravel(value), space.is_free(name).ravel(), strict=True):
+            if free and (p < BORDER or p > 1.0 - BORDER):
                 found[f"{entry} = {p:.2g}"] = None
     return found
 

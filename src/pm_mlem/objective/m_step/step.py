@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.objective.lower import lower
+from pm_mlem.objective.m_step.bounds import Support
+from pm_mlem.objective.m_step.newton import newton_step
 from pm_mlem.objective.m_step.recognise import (
     BinaryBlock,
     ClosedBlock,
@@ -18,11 +20,10 @@ from pm_mlem.objective.m_step.recognise import (
     recognise,
 )
 from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.space import ParameterSpace
 
 SMALLEST_PROBABILITY = 1e-100
 """Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
-BORDER = 1e-12
-"""As close as a probability of two outcomes is brought to 0 or 1."""
 
 
 def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
@@ -164,21 +165,18 @@ def update_binary(block: BinaryBlock, posterior: Sequence, old):
     successes, failures = jnp.maximum(counts.reshape((2, *old.shape)) + block.prior, 0.0)
     total = successes + failures
     new = successes / jnp.where(total > 0, total, 1.0)
-    new = jnp.clip(new, nearer_to_zero(old), 1.0 - nearer_to_zero(1.0 - old))
+    new = Support(np.zeros(()), np.ones(())).inside(new, old)
     return jnp.where(total > 0, new, old)
 
 
-def nearer_to_zero(probability):
-    """The least a probability may become in one step: one at the border could never leave it again."""
-    return jnp.maximum(1e-3 * probability, jnp.minimum(probability, BORDER))
-
-
 def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
-    sums = [jnp.ravel(p) for p in block.prior]
-    for use in block.uses:
-        collected = site_sums[use](posterior, theta, data)
-        sums = [a + b for a, b in zip(sums, collected, strict=True)] if sums else collected
-    new = block.form.maximise(*sums).reshape(old.shape)
+    collected = [site_sums[use](posterior, theta, data) for use in block.uses]
+    sums = [sum(parts).reshape(old.shape) for parts in zip(*collected, strict=True)]
+    new = block.link.user(block.maximise(*sums, *block.prior))
+    if block.support is None:
+        new = jnp.maximum(new, SMALLEST_PROBABILITY)
+    else:
+        new = block.support.inside(new, old)
     return jnp.where(jnp.isfinite(new), new, old)
 
 
@@ -187,38 +185,67 @@ def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
 
 def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, data):
     """One Newton step on the expected complete-data log-likelihood in the parameters without a closed form."""
-    space = objective.space
-    slices = space.slices
-    where = np.concatenate([np.arange(slices[n].start, slices[n].stop) for n in plan.newton])
-    held = {block.name for block in plan.closed}
+    space, groups = objective.space, plan.groups
+    where = coordinates(space, plan.newton)
+    moving = set(plan.newton)
+    parts_of = lower_parts(objective, plan)
+
+    def values(part):
+        moved = space.constrain(u.at[where].set(part))
+        return [m if n in moving else t for n, t, m in zip(space.names, theta, moved, strict=True)]
 
     def expected(part):
-        moved = space.constrain(u.at[where].set(part))
-        values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
-        total = objective.expected(values, posterior, data)
-        if objective.estimator == "map":
-            total = total + objective.prior(*values, *data)[0]
-        return jnp.where(objective.allowed(values, data), total, -jnp.inf)
+        total = objective.expected(values(part), posterior, data)
+        return total + objective.prior(*values(part), *data)[0] if objective.estimator == "map" else total
 
-    return u.at[where].set(safeguarded_newton(expected, u[where], objective.hessian(expected)))
+    def parts(part):
+        arrays = values(part)
+        found = jnp.reshape(expected(part), (1,)) if parts_of is None else parts_of(arrays, posterior, data)
+        return jnp.where(objective.allowed(arrays, data), found, -jnp.inf)
+
+    gradient = jax.grad(expected)
+    columns = objective.along(gradient, groups.directions)
+    new = newton_step(parts, gradient, columns, u[where], parts(u[where]), groups)[0]
+    return u.at[where].set(new)
 
 
-def safeguarded_newton(function: Callable, x, hessian: Callable):
-    """One Newton ascent step: negative curvature reversed, halved until the function does not fall."""
-    value, gradient = jax.value_and_grad(function)(x)
-    curvature, directions = jnp.linalg.eigh(-hessian(x))
-    size = jnp.abs(curvature)
-    size = jnp.maximum(size, 1e-8 * jnp.max(size) + 1e-300)
-    step = directions @ ((directions.T @ gradient) / size)
-    step = jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
+def lower_parts(objective: Objective, plan: MStepPlan) -> Callable | None:
+    """``(parameters, posterior, data) -> (groups,)``, the expected log-likelihood of every group; None for one group."""
+    groups, tables, chunks = plan.groups, objective.tables, objective.chunks
+    if groups.cells is None:
+        return None
+    priors = lower([*tables.free_inputs, *[v for v, _ in tables.data]], plan.priors, objective.backend)
+    cells = dict(zip(plan.terms, groups.cells, strict=False))
+    places = [None] * len(tables.densities) if chunks is None else chunks.tables.places
 
-    def rejected(state):
-        scale, new = state
-        return jnp.logical_not(new >= value) & (scale > 2.0**-30)
+    def total(weighted, chosen):
+        axes = tuple(d for d, n in enumerate(chosen.shape) if n == 1 and weighted.shape[d] != 1)
+        summed = jnp.broadcast_to(weighted.sum(axis=axes, keepdims=True), chosen.shape)
+        return jnp.zeros(groups.count + 1).at[chosen.ravel()].add(summed.ravel())[:-1]
 
-    def halve(state):
-        scale, _ = state
-        return scale / 2, function(x + step * scale / 2)
+    def of_terms(terms, posterior, densities):
+        return sum((total(product(posterior[i], densities[i]), cells[i]) for i in terms), jnp.zeros(groups.count))
 
-    scale, new = jax.lax.while_loop(rejected, halve, (1.0, function(x + step)))
-    return jnp.where(new >= value, x + scale * step, x)
+    fixed = [i for i in plan.terms if places[i] is None]
+    along = [i for i in plan.terms if places[i] is not None]
+
+    def evaluate(theta, posterior, data):
+        own = priors(*theta, *data)
+        result = sum(map(total, own, groups.cells[len(plan.terms) :]), jnp.zeros(groups.count))
+        if chunks is None:
+            return result + of_terms(fixed, posterior, objective.densities(*theta, *data))
+        every = chunks.merge(chunks.fixed_densities(*theta, *data), [None] * sum(p is not None for p in places))
+        result = result + of_terms(fixed, posterior, every)
+
+        def chunk(weights, data):
+            rows = chunks.merge([None] * sum(p is None for p in places), chunks.row_densities(*theta, *data))
+            return of_terms(along, dict(zip(along, weights, strict=True)), rows), []
+
+        return result + chunks.accumulate(chunk, [(posterior[i], places[i]) for i in along], data, [])[0]
+
+    return evaluate
+
+
+def coordinates(space: ParameterSpace, names: Sequence[str]) -> np.ndarray:
+    """Positions of parameters in the flat vector."""
+    return np.concatenate([np.arange(space.slices[n].start, space.slices[n].stop) for n in names])

@@ -1,0 +1,92 @@
+"""Safeguarded Newton steps on a sum of functions that share no parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pm_mlem.objective.m_step.coupling import Groups
+
+SMALLEST_STEP = 2.0**-30
+
+
+def newton_direction(gradient, columns, groups: Groups):
+    """The Newton step, group by group, with negative curvature reversed; and the gain that it promises each group.
+
+    Parameters
+    ----------
+    gradient : (coordinates,)
+    columns : (size of the largest group, coordinates), the Hessian times ``groups.directions``
+    """
+    members, absent = np.maximum(groups.members, 0), groups.members < 0
+    slopes = jnp.where(absent, 0.0, gradient[members])
+    hessian = jnp.moveaxis(columns[:, members], 0, -1)
+    outside = absent[:, :, None] | absent[:, None, :]
+    hessian = jnp.where(outside, 0.0, 0.5 * (hessian + jnp.swapaxes(hessian, 1, 2)))
+    curvature, axes = jnp.linalg.eigh(-hessian)
+    size = jnp.abs(curvature)
+    size = jnp.maximum(size, 1e-8 * jnp.max(size, axis=1, keepdims=True) + 1e-300)
+    along = jnp.einsum("gij,gi->gj", axes, slopes)
+    steps = jnp.einsum("gij,gj->gi", axes, along / size)
+    usable = jnp.all(jnp.isfinite(steps), axis=1, keepdims=True)
+    steps = jnp.where(usable & ~absent, steps, 0.0)
+    target = np.where(absent, gradient.size, members)
+    step = jnp.zeros(gradient.size + 1).at[target].add(steps)[:-1]
+    return step, jnp.where(usable[:, 0], 0.5 * jnp.sum(along**2 / size, axis=1), 0.0)
+
+
+def newton_step(parts: Callable, gradient: Callable, columns: Callable, x, before, groups: Groups):
+    """One Newton ascent step from a point; the step of each group is halved until its part does not fall.
+
+    Parameters
+    ----------
+    parts : point -> (groups,), the function's parts
+    gradient : point -> gradient of their sum
+    columns : point -> (size of the largest group, coordinates), the Hessian times ``groups.directions``
+    before : the parts at the point
+
+    Returns
+    -------
+    point, parts, gain that the step promised
+    """
+    step, gain = newton_direction(gradient(x), columns(x), groups)
+    owner = groups.of_coordinate
+
+    def failed(new, scale):
+        return jnp.logical_not(new >= before) & (scale > 0)
+
+    def at(scale):
+        return parts(x + step * scale[owner])
+
+    def halve(state):
+        scale, new = state
+        scale = jnp.where(failed(new, scale), scale / 2, scale)
+        scale = jnp.where(scale < SMALLEST_STEP, 0.0, scale)
+        return scale, at(scale)
+
+    ones = jnp.ones(groups.count)
+    scale, new = jax.lax.while_loop(lambda s: jnp.any(failed(s[1], s[0])), halve, (ones, at(ones)))
+    return x + step * scale[owner], new, jnp.sum(gain)
+
+
+def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float):
+    """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised."""
+    gradient = jax.grad(lambda v: jnp.sum(parts(v)))
+    directions = jnp.asarray(groups.directions)
+
+    def columns(v):
+        return jax.vmap(lambda d: jax.jvp(gradient, (v,), (d,))[1])(directions)
+
+    def rising(state):
+        i, _, _, gain = state
+        return (i < iterations) & (gain > tolerance)
+
+    def step(state):
+        i, v, before, _ = state
+        v, after, gain = newton_step(parts, gradient, columns, v, before, groups)
+        return i + 1, v, after, gain
+
+    return jax.lax.while_loop(rising, step, (0, x, parts(x), jnp.inf))[1]

@@ -17,7 +17,7 @@ from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, g
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tabulate import check_informed
 from pm_mlem.objective.lower import Backend, NotLowered
-from pm_mlem.objective.m_step import MStepPlan, em_map, recognise
+from pm_mlem.objective.m_step import MStepPlan, em_map, plan_of
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
 from pm_mlem.objective.verify import verify_objective, verify_plan
@@ -96,7 +96,7 @@ class Engine:
 
     @cached_property
     def m_step(self) -> MStepPlan:
-        return recognise(self.objective.tables, self.objective.space, self.objective.estimator)
+        return plan_of(self.objective)
 
     @cached_property
     def em_map(self) -> Callable:

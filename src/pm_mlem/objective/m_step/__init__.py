@@ -1,11 +1,7 @@
-"""The M-step of EM: closed forms recognised by probing, a Newton step for everything else."""
+"""The M-step of EM: closed forms recognised by probing, Newton steps for everything else."""
 
-from pm_mlem.objective.m_step.recognise import (
-    ClosedBlock,
-    MStepPlan,
-    ProbabilityBlock,
-    recognise,
-)
-from pm_mlem.objective.m_step.step import em_map
+from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityBlock
+from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.step import em_map, plan_of
 
-__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "recognise"]
+__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "plan_of", "recognise"]

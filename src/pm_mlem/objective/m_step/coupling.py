@@ -56,6 +56,10 @@ class Groups:
             result[column, chosen[chosen >= 0]] = 1.0
         return result
 
+    def of_arrays(self, positions: Sequence[int]) -> Groups:
+        """The same groups for some of the arrays."""
+        return Groups(self.members, None if self.cells is None else tuple(self.cells[i] for i in positions))
+
     @property
     def of_coordinate(self) -> np.ndarray:
         """The group of each coordinate."""
@@ -108,6 +112,11 @@ def moved_cells(
             changed = ~((a == b) | (np.isnan(a) & np.isnan(b)))
             rows.append(changed.any(axis=long_axes(changed.shape), keepdims=True))
     return [np.stack(rows) for rows in found]
+
+
+def coordinates(space: ParameterSpace, names: Sequence[str]) -> np.ndarray:
+    """Positions of parameters in the flat vector."""
+    return np.concatenate([np.arange(space.slices[n].start, space.slices[n].stop) for n in names])
 
 
 def groups_of_terms(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ import numpy as np
 from pm_mlem.objective.m_step.coupling import Groups
 
 SMALLEST_STEP = 2.0**-30
+ROUNDING = 1e-13
+"""Changes of a sum, relative to it, that may be rounding errors; steps that promise no more are not judged by them."""
 
 
 def newton_direction(gradient, columns, groups: Groups):
@@ -50,13 +52,15 @@ def newton_step(parts: Callable, gradient: Callable, columns: Callable, x, befor
 
     Returns
     -------
-    point, parts, gain that the step promised
+    point, parts, gain that the step promised each group
     """
     step, gain = newton_direction(gradient(x), columns(x), groups)
     owner = groups.of_coordinate
+    noise = ROUNDING * (1.0 + jnp.abs(before))
+    least = before - jnp.where(gain <= noise, noise, 0.0)
 
     def failed(new, scale):
-        return jnp.logical_not(new >= before) & (scale > 0)
+        return jnp.logical_not(new >= least) & (scale > 0)
 
     def at(scale):
         return parts(x + step * scale[owner])
@@ -69,11 +73,11 @@ def newton_step(parts: Callable, gradient: Callable, columns: Callable, x, befor
 
     ones = jnp.ones(groups.count)
     scale, new = jax.lax.while_loop(lambda s: jnp.any(failed(s[1], s[0])), halve, (ones, at(ones)))
-    return x + step * scale[owner], new, jnp.sum(gain)
+    return x + step * scale[owner], new, gain
 
 
 def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float):
-    """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised."""
+    """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised to any."""
     gradient = jax.grad(lambda v: jnp.sum(parts(v)))
     directions = jnp.asarray(groups.directions)
 
@@ -81,12 +85,24 @@ def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float
         return jax.vmap(lambda d: jax.jvp(gradient, (v,), (d,))[1])(directions)
 
     def rising(state):
-        i, _, _, gain = state
-        return (i < iterations) & (gain > tolerance)
+        i, _, value, gain = state
+        return (i < iterations) & jnp.any(gain > tolerance + ROUNDING * jnp.abs(value))
 
     def step(state):
         i, v, before, _ = state
         v, after, gain = newton_step(parts, gradient, columns, v, before, groups)
         return i + 1, v, after, gain
 
-    return jax.lax.while_loop(rising, step, (0, x, parts(x), jnp.inf))[1]
+    return jax.lax.while_loop(rising, step, (0, x, parts(x), jnp.full(groups.count, jnp.inf)))[1]
+
+
+def add_by_group(arrays: Sequence, groups: Groups):
+    """Add up the entries of arrays that belong to each group: (groups,)."""
+    if groups.cells is None:
+        return jnp.reshape(sum((jnp.sum(a) for a in arrays), jnp.zeros(())), (1,))
+    result = jnp.zeros(groups.count + 1)
+    for array, cells in zip(arrays, groups.cells, strict=True):
+        axes = tuple(d for d, n in enumerate(cells.shape) if n == 1 and array.shape[d] != 1)
+        summed = jnp.broadcast_to(array.sum(axis=axes, keepdims=True), cells.shape)
+        result = result.at[cells.ravel()].add(summed.ravel())
+    return result[:-1]

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.m_step.bounds import Support
-from pm_mlem.objective.m_step.newton import newton_step
-from pm_mlem.objective.m_step.recognise import (
+from pm_mlem.objective.m_step.blocks import (
     BinaryBlock,
+    Block,
     ClosedBlock,
     MStepPlan,
+    NewtonBlock,
     ProbabilityBlock,
-    Use,
-    recognise,
 )
+from pm_mlem.objective.m_step.bounds import Support
+from pm_mlem.objective.m_step.coupling import coordinates
+from pm_mlem.objective.m_step.mvnormal import LOWERED
+from pm_mlem.objective.m_step.newton import add_by_group, newton_step
+from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.reduced import lower_reduced
+from pm_mlem.objective.m_step.sums import Sums, lower_sums
 from pm_mlem.objective.objective import Objective, product
-from pm_mlem.objective.space import ParameterSpace
 
 SMALLEST_PROBABILITY = 1e-100
 """Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
@@ -35,7 +40,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     impossible states. Blocks with a closed form are updated first, one after the other; the remaining parameters take
     one safeguarded Newton step on the expected complete-data log-likelihood (plus the log-prior under "map").
     """
-    plan = recognise(objective.tables, objective.space, objective.estimator) if plan is None else plan
+    plan = plan_of(objective) if plan is None else plan
     maximise = m_step(objective, plan)
 
     def step(u, weights, data, given, use_given):
@@ -55,31 +60,51 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     return step
 
 
+def plan_of(objective: Objective) -> MStepPlan:
+    """The M-step of an objective."""
+    return recognise(objective.tables, objective.space, objective.estimator, objective.backend)
+
+
 def m_step(objective: Objective, plan: MStepPlan) -> Callable:
     """``(u, posterior weights, data) -> next u``."""
-    site_sums = lower_sites(objective, plan)
     space = objective.space
     position = {name: i for i, name in enumerate(space.names)}
+    closed = [(block.name, lower_block(objective, plan, block)) for block in plan.closed]
+    reduced = lower_reduced(objective, plan.reduced) if plan.reduced else None
+    newton = lower_newton(objective, plan.newton) if plan.newton else None
 
     def maximise(u, posterior, data):
-        theta = list(space.constrain(u))
-        for block in plan.closed:
-            i = position[block.name]
-            if isinstance(block, ProbabilityBlock):
-                theta[i] = update_probabilities(block, posterior, theta[i])
-            elif isinstance(block, BinaryBlock):
-                theta[i] = update_binary(block, posterior, theta[i])
-            else:
-                theta[i] = update_closed(block, posterior, theta, theta[i], site_sums, data)
+        theta, memo = list(space.constrain(u)), {}
+        for name, update in closed:
+            i = position[name]
+            theta[i] = update(posterior, theta, theta[i], data, memo)
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
-        for block in plan.closed:
-            i = position[block.name]
+        for name, _ in closed:
+            i = position[name]
             parts[i] = jnp.where(jnp.all(jnp.isfinite(moved[i])), moved[i], parts[i])
-        new = space.join(parts)
-        return newton_block(objective, plan, posterior, theta, new, data) if plan.newton else new
+        u = space.join(parts)
+        if reduced:
+            u = reduced(u, posterior, space.constrain(u), data)
+        return newton(u, posterior, space.constrain(u), data) if newton else u
 
     return maximise
+
+
+Update = Callable[[Sequence, Sequence, Any, Sequence, dict], Any]
+"""(posterior weights, parameters, old value, data, what blocks of this M-step share) -> new value"""
+
+
+def lower_block(objective: Objective, plan: MStepPlan, block: Block) -> Update:
+    """The update of a parameter with a closed form."""
+    if isinstance(block, ProbabilityBlock):
+        return lambda posterior, theta, old, data, memo: update_probabilities(block, posterior, old)
+    if isinstance(block, BinaryBlock):
+        return lambda posterior, theta, old, data, memo: update_binary(block, posterior, old)
+    if isinstance(block, ClosedBlock):
+        sums = lower_uses(objective, plan, block)
+        return lambda posterior, theta, old, data, memo: update_closed(block, posterior, theta, old, sums, data)
+    return LOWERED[type(block)](objective, plan.sites, block)
 
 
 def possible(posterior: Sequence, densities: Sequence) -> list:
@@ -97,41 +122,14 @@ def e_step(objective: Objective, theta: Sequence, weights, data):
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
-Sums = Callable[[Sequence, Sequence, Sequence], Sequence]
-"""(posterior weights, parameters, data) -> the sufficient statistics of one use of a parameter, added up"""
-
-
-def lower_sites(objective: Objective, plan: MStepPlan) -> Mapping[Use, Sums]:
+def lower_uses(objective: Objective, plan: MStepPlan, block: ClosedBlock) -> Sequence[Sums]:
     """The sums of sufficient statistics for each use of a parameter with a closed form."""
-    blocks = [block for block in plan.closed if isinstance(block, ClosedBlock)]
-    return {use: lower_use(objective, plan, block, use) for block in blocks for use in block.uses}
+    size = int(np.prod(objective.space.shapes[block.name], dtype=np.int64))
 
+    def sums(weights, parameters, value, index):
+        return [collect(s, index, size) for s in block.form.statistics(weights, parameters, value)]
 
-def lower_use(objective: Objective, plan: MStepPlan, block: ClosedBlock, use: Use) -> Sums:
-    tables, chunks, site = objective.tables, objective.chunks, plan.sites[use.site]
-    arrays = [*site.parameters, site.value]
-    size = int(np.prod(next(p.shape for p in tables.structure.free if p.name == block.name), dtype=np.int64))
-
-    def sums(weights, arrays, index):
-        return [collect(s, index, size) for s in block.form.statistics(weights, arrays[:-1], arrays[-1])]
-
-    place = None if chunks is None else chunks.tables.places[site.term]
-    part = None if chunks is None or place is None else chunks.tables.part_of(arrays)
-    if chunks is None or part is None:
-        run = lower([*tables.free_inputs, *[v for v, _ in tables.data]], arrays, objective.backend)
-        return lambda posterior, theta, data: sums(posterior[site.term], run(*theta, *data), use.index)
-    variables, places = part
-    run = lower([*tables.free_inputs, *chunks.tables.data], variables)
-    fixed, along = (use.index, []) if places[use.role] is None else (None, [(jnp.asarray(use.index), places[use.role])])
-
-    def in_chunks(posterior, theta, data):
-        def chunk(weights, data):
-            index = weights[1] if fixed is None else fixed
-            return sums(weights[0], run(*theta, *data), index), []
-
-        return chunks.accumulate(chunk, [(posterior[site.term], place), *along], data, [])[0]
-
-    return in_chunks
+    return [lower_sums(objective, plan.sites[use.site], sums, [(use.index, use.role)]) for use in block.uses]
 
 
 # --- closed forms -----------------------------------------------------------------------------------------
@@ -169,83 +167,72 @@ def update_binary(block: BinaryBlock, posterior: Sequence, old):
     return jnp.where(total > 0, new, old)
 
 
-def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
-    collected = [site_sums[use](posterior, theta, data) for use in block.uses]
+def update_closed(block: ClosedBlock, posterior, theta, old, sums_of_uses: Sequence[Sums], data):
+    collected = [sums(posterior, theta, data) for sums in sums_of_uses]
     sums = [sum(parts).reshape(old.shape) for parts in zip(*collected, strict=True)]
     new = block.link.user(block.maximise(*sums, *block.prior))
-    if block.support is None:
-        new = jnp.maximum(new, SMALLEST_PROBABILITY)
-    else:
-        new = block.support.inside(new, old)
+    new = block.support.inside(new, old) if block.support else jnp.maximum(new, SMALLEST_PROBABILITY)
     return jnp.where(jnp.isfinite(new), new, old)
 
 
 # --- the other parameters ---------------------------------------------------------------------------------
 
 
-def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, data):
-    """One Newton step on the expected complete-data log-likelihood in the parameters without a closed form."""
-    space, groups = objective.space, plan.groups
-    where = coordinates(space, plan.newton)
-    moving = set(plan.newton)
-    parts_of = lower_parts(objective, plan)
+def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
+    """``(u, posterior, theta, data) -> next u``: one Newton step on the expected complete-data log-likelihood."""
+    space, groups = objective.space, block.groups
+    where, moving = coordinates(space, block.names), set(block.names)
+    parts_of = lower_parts(objective, block)
 
-    def values(part):
-        moved = space.constrain(u.at[where].set(part))
-        return [m if n in moving else t for n, t, m in zip(space.names, theta, moved, strict=True)]
+    def maximise(u, posterior, theta, data):
+        def values(part):
+            moved = space.constrain(u.at[where].set(part))
+            return [m if n in moving else t for n, t, m in zip(space.names, theta, moved, strict=True)]
 
-    def expected(part):
-        total = objective.expected(values(part), posterior, data)
-        return total + objective.prior(*values(part), *data)[0] if objective.estimator == "map" else total
+        def expected(part):
+            total = objective.expected(values(part), posterior, data)
+            return total + objective.prior(*values(part), *data)[0] if objective.estimator == "map" else total
 
-    def parts(part):
-        arrays = values(part)
-        found = jnp.reshape(expected(part), (1,)) if parts_of is None else parts_of(arrays, posterior, data)
-        return jnp.where(objective.allowed(arrays, data), found, -jnp.inf)
+        def parts(part):
+            theta = values(part)
+            return jnp.where(objective.allowed(theta, data), parts_of(theta, posterior, data), -jnp.inf)
 
-    gradient = jax.grad(expected)
-    columns = objective.along(gradient, groups.directions)
-    new = newton_step(parts, gradient, columns, u[where], parts(u[where]), groups)[0]
-    return u.at[where].set(new)
+        gradient = jax.grad(expected)
+        columns = objective.along(gradient, groups.directions)
+        new = newton_step(parts, gradient, columns, u[where], parts(u[where]), groups)[0]
+        return u.at[where].set(new)
+
+    return maximise
 
 
-def lower_parts(objective: Objective, plan: MStepPlan) -> Callable | None:
-    """``(parameters, posterior, data) -> (groups,)``, the expected log-likelihood of every group; None for one group."""
-    groups, tables, chunks = plan.groups, objective.tables, objective.chunks
-    if groups.cells is None:
-        return None
-    priors = lower([*tables.free_inputs, *[v for v, _ in tables.data]], plan.priors, objective.backend)
-    cells = dict(zip(plan.terms, groups.cells, strict=False))
+def lower_parts(objective: Objective, block: NewtonBlock) -> Callable:
+    """``(parameters, posterior, data) -> (groups,)``, the expected log-likelihood by group."""
+    tables, chunks, groups = objective.tables, objective.chunks, block.groups
+    inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
+    priors = lower(inputs, list(block.priors), objective.backend)
     places = [None] * len(tables.densities) if chunks is None else chunks.tables.places
+    order = [*[i for i in block.terms if places[i] is None], *[i for i in block.terms if places[i] is not None]]
+    fixed = groups.of_arrays([block.terms.index(i) for i in order if places[i] is None])
+    along = groups.of_arrays([block.terms.index(i) for i in order if places[i] is not None])
+    others = groups.of_arrays([len(block.terms) + i for i in range(len(block.priors))])
 
-    def total(weighted, chosen):
-        axes = tuple(d for d, n in enumerate(chosen.shape) if n == 1 and weighted.shape[d] != 1)
-        summed = jnp.broadcast_to(weighted.sum(axis=axes, keepdims=True), chosen.shape)
-        return jnp.zeros(groups.count + 1).at[chosen.ravel()].add(summed.ravel())[:-1]
-
-    def of_terms(terms, posterior, densities):
-        return sum((total(product(posterior[i], densities[i]), cells[i]) for i in terms), jnp.zeros(groups.count))
-
-    fixed = [i for i in plan.terms if places[i] is None]
-    along = [i for i in plan.terms if places[i] is not None]
+    def weighted(terms, weights, densities):
+        return [product(weights[i], densities[i]) for i in terms]
 
     def evaluate(theta, posterior, data):
-        own = priors(*theta, *data)
-        result = sum(map(total, own, groups.cells[len(plan.terms) :]), jnp.zeros(groups.count))
+        result = add_by_group(priors(*theta, *data), others)
         if chunks is None:
-            return result + of_terms(fixed, posterior, objective.densities(*theta, *data))
-        every = chunks.merge(chunks.fixed_densities(*theta, *data), [None] * sum(p is not None for p in places))
-        result = result + of_terms(fixed, posterior, every)
+            densities = objective.densities(*theta, *data)
+            return result + add_by_group(weighted(order, posterior, densities), fixed)
+        still = [i for i in order if places[i] is None]
+        moving = [i for i in order if places[i] is not None]
+        densities = chunks.merge(chunks.fixed_densities(*theta, *data), [None] * sum(p is not None for p in places))
+        result = result + add_by_group(weighted(still, posterior, densities), fixed)
 
         def chunk(weights, data):
             rows = chunks.merge([None] * sum(p is None for p in places), chunks.row_densities(*theta, *data))
-            return of_terms(along, dict(zip(along, weights, strict=True)), rows), []
+            return add_by_group(weighted(moving, dict(zip(moving, weights, strict=True)), rows), along), []
 
-        return result + chunks.accumulate(chunk, [(posterior[i], places[i]) for i in along], data, [])[0]
+        return result + chunks.accumulate(chunk, [(posterior[i], places[i]) for i in moving], data, [])[0]
 
     return evaluate
-
-
-def coordinates(space: ParameterSpace, names: Sequence[str]) -> np.ndarray:
-    """Positions of parameters in the flat vector."""
-    return np.concatenate([np.arange(space.slices[n].start, space.slices[n].stop) for n in names])

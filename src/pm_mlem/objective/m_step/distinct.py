@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.abstract import _logprob
+from pytensor.tensor.type_other import NoneConst
 
 from pm_mlem.graph.lift import Context, parameter
 from pm_mlem.graph.lift.core import materialize
@@ -66,7 +67,6 @@ def lower_density(tables: ModelTables, site: Site, values: np.ndarray):
     inputs = [
         pt.tensor(f"parameter_{i}", dtype=p.type.dtype, shape=p.type.shape) for i, p in enumerate(site.parameters)
     ]
-    rng, size, *_ = node.inputs
-    graph = _logprob(site.op, (pt.constant(values),), rng, size, *inputs)
+    graph = _logprob(site.op, (pt.constant(values),), node.inputs[0], NoneConst, *inputs)
     context = Context({v: parameter(v) for v in inputs})
     return lower(inputs, [context.symbol(materialize(context.lift(graph)))], "jax", protect=inputs)

@@ -40,60 +40,53 @@ def newton_direction(gradient, columns, groups: Groups):
     return step, jnp.where(usable[:, 0], 0.5 * jnp.sum(along**2 / size, axis=1), 0.0)
 
 
-def newton_step(parts: Callable, gradient: Callable, columns: Callable, x, before, groups: Groups):
+def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):
     """One Newton ascent step from a point; the step of each group is halved until its part does not fall.
 
     Parameters
     ----------
-    parts : point -> (groups,), the function's parts
-    gradient : point -> gradient of their sum
-    columns : point -> (size of the largest group, coordinates), the Hessian times ``groups.directions``
-    before : the parts at the point
+    parts : point -> (groups,), the function's parts; ``before`` are those at the point
+    gradient, columns : of the sum of the parts, as for :func:`newton_direction`
 
     Returns
     -------
-    point, parts, gain that the step promised each group
+    point, gain that the step promised each group
     """
-    step, gain = newton_direction(gradient(x), columns(x), groups)
+    step, gain = newton_direction(gradient, columns, groups)
     owner = groups.of_coordinate
     noise = ROUNDING * (1.0 + jnp.abs(before))
     least = before - jnp.where(gain <= noise, noise, 0.0)
 
-    def failed(new, scale):
-        return jnp.logical_not(new >= least) & (scale > 0)
+    def failing(state):
+        return jnp.any(state[1] > 0) & jnp.any(state[2])
 
-    def at(scale):
-        return parts(x + step * scale[owner])
-
-    def halve(state):
-        scale, new = state
-        scale = jnp.where(failed(new, scale), scale / 2, scale)
+    def shorten(state):
+        first, scale, failed = state
+        scale = jnp.where(failed & ~first, scale / 2, scale)
         scale = jnp.where(scale < SMALLEST_STEP, 0.0, scale)
-        return scale, at(scale)
+        new = parts(x + step * scale[owner])
+        return False, scale, jnp.logical_not(new >= least) & (scale > 0)
 
     ones = jnp.ones(groups.count)
-    scale, new = jax.lax.while_loop(lambda s: jnp.any(failed(s[1], s[0])), halve, (ones, at(ones)))
-    return x + step * scale[owner], new, gain
+    _, scale, _ = jax.lax.while_loop(failing, shorten, (True, ones, ones > 0))
+    return x + step * scale[owner], gain
 
 
 def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float):
     """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised to any."""
-    gradient = jax.grad(lambda v: jnp.sum(parts(v)))
     directions = jnp.asarray(groups.directions)
 
-    def columns(v):
-        return jax.vmap(lambda d: jax.jvp(gradient, (v,), (d,))[1])(directions)
-
-    def rising(state):
-        i, _, value, gain = state
-        return (i < iterations) & jnp.any(gain > tolerance + ROUNDING * jnp.abs(value))
+    def total(v):
+        values = parts(v)
+        return jnp.sum(values), values
 
     def step(state):
-        i, v, before, _ = state
-        v, after, gain = newton_step(parts, gradient, columns, v, before, groups)
-        return i + 1, v, after, gain
+        i, v, _ = state
+        gradient, along, before = jax.linearize(jax.grad(total, has_aux=True), v, has_aux=True)
+        new, gain = newton_step(parts, v, before, gradient, jax.vmap(along)(directions), groups)
+        return i + 1, new, jnp.any(gain > tolerance + ROUNDING * jnp.abs(before))
 
-    return jax.lax.while_loop(rising, step, (0, x, parts(x), jnp.full(groups.count, jnp.inf)))[1]
+    return jax.lax.while_loop(lambda state: (state[0] < iterations) & state[2], step, (0, x, True))[1]
 
 
 def add_by_group(arrays: Sequence, groups: Groups):

@@ -56,7 +56,7 @@ def reduced_block(
 
 def is_reducible(tables: ModelTables, site: Site) -> bool:
     axes = equal_axes(tables, site, range(len(site.parameters)))
-    if axes is None:
+    if not axes:
         return False
     return type(site.op) in REDUCTIONS or distinct_values(tables, site, axes) is not None
 

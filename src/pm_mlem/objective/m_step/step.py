@@ -197,10 +197,9 @@ def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
             theta = values(part)
             return jnp.where(objective.allowed(theta, data), parts_of(theta, posterior, data), -jnp.inf)
 
-        gradient = jax.grad(expected)
-        columns = objective.along(gradient, groups.directions)
-        new = newton_step(parts, gradient, columns, u[where], parts(u[where]), groups)[0]
-        return u.at[where].set(new)
+        x, gradient = u[where], jax.grad(expected)
+        columns = objective.along(gradient, groups.directions)(x)
+        return u.at[where].set(newton_step(parts, x, parts(x), gradient(x), columns, groups)[0])
 
     return maximise
 

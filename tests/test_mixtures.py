@@ -416,7 +416,7 @@ def normal_components():
     w = pm.Dirichlet("w", [2.0, 2.0])
     mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3, shape=2)
     pm.Mixture("y", w, [pm.Normal.dist(mu[k], sd[k]) for k in range(2)], observed=WAITS)
-    return {"w", "mu", "sd"}, {"w", "mu"}
+    return {"w", "mu", "sd"}, {"w", "mu", "sd"}
 
 
 @fitted
@@ -424,7 +424,7 @@ def weights_from_one_proportion():
     p = pm.Beta("p", 2, 3)
     mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3)
     pm.NormalMixture("y", pt.stack([p, 1 - p]), mu, sd, observed=WAITS)
-    return {"p", "mu", "sd"}, {"p", "mu"}
+    return {"p", "mu", "sd"}, {"p", "mu", "sd"}
 
 
 @fitted
@@ -433,7 +433,7 @@ def written_out_with_one_proportion():
     mu, sd = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0]), pm.HalfNormal("sd", 3)
     z = pm.Categorical("z", pt.stack([p, 1 - p]), shape=ROWS)
     pm.Normal("y", mu[z], sd, observed=WAITS)
-    return {"p", "mu", "sd"}, {"p", "mu"}
+    return {"p", "mu", "sd"}, {"p", "mu", "sd"}
 
 
 @fitted
@@ -480,7 +480,7 @@ def hurdle_counts():
 @fitted
 def hurdle_amounts():
     pm.HurdleLogNormal("y", pm.Beta("psi", 2, 2), pm.Normal("mu", 0, 2), pm.HalfNormal("sd", 2), observed=SPENT)
-    return {"psi", "mu", "sd"}, {"psi", "mu"}
+    return {"psi", "mu", "sd"}, {"psi", "mu", "sd"}
 
 
 @pytest.mark.parametrize("estimator", ["mle", "map"])

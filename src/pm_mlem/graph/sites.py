@@ -46,9 +46,10 @@ def on_density(value: Lifted, n_core: int, density: Lifted, context: Context) ->
         return None
     own = []
     for slot in value.slots:
-        if any(slot.varies_along(d) for d in range(batch, value.ndim)):
+        address = slot.address.reshape(*slot.address.shape[:batch], -1)
+        if np.any(address != address[..., :1]):  # the entries of a vector read different elements
             return None
-        address = slot.address.reshape(slot.address.shape[:batch])
+        address = address[..., 0]
         own.append(slot.with_address(pad_left(address, density.ndim)))
     merged, positions = merge_slots([density.slots, own])
     if len(merged) != len(density.slots) or not all_covered(density.slots, merged):

@@ -28,8 +28,8 @@ from pm_mlem.objective.m_step import (
     MStepPlan,
     em_map,
     hard_map,
+    plan_of,
     q_function,
-    recognise,
     stochastic_map,
     tempered_map,
 )
@@ -114,7 +114,7 @@ class Engine:
 
     @cached_property
     def m_step(self) -> MStepPlan:
-        return recognise(self.objective.tables, self.objective.space, self.objective.estimator)
+        return plan_of(self.objective)
 
     @cached_property
     def em_map(self) -> Callable:

@@ -80,26 +80,32 @@ class Objective:
         total = self.log_likelihood(u, weights, data)
         return total + self.log_prior(u, data) if self.estimator == "map" else total
 
-    def hessian(self, function: Callable) -> Callable:
-        """Second derivatives; callbacks only support reverse mode."""
-        return lambda u: self.slopes(lambda v: (jax.grad(function)(v), None))(u)[0]
-
     def slopes(self, gradient: Callable) -> Callable:
         """Derivatives of ``u -> (gradient, more)`` beside ``more``; few columns at once where the arrays are large."""
         if self.backend != "jax":
             return jax.jacrev(gradient, has_aux=True)
-        at_once = self.work if self.chunks is None else self.work * self.chunks.length // self.chunks.count
-        width = max(LARGEST_ARRAY // max(at_once, 1), 1)
 
         def evaluate(u):
-            if len(u) <= width:
+            if len(u) <= self.directions_at_once:
                 return jax.jacfwd(gradient, has_aux=True)(u)
-            columns = jax.lax.map(
-                lambda direction: jax.jvp(lambda v: gradient(v)[0], (u,), (direction,))[1],
-                jnp.eye(len(u)),
-                batch_size=width,
-            )
-            return columns, gradient(u)[1]
+            return self.along(lambda v: gradient(v)[0], np.eye(len(u)))(u), gradient(u)[1]
+
+        return evaluate
+
+    def along(self, gradient: Callable, directions: np.ndarray) -> Callable:
+        """Derivatives of a gradient along directions, one a row."""
+        rows = jnp.asarray(directions)
+
+        def evaluate(u):
+            if self.backend != "jax":  # callbacks only support reverse mode
+                return jax.lax.map(lambda d: jax.grad(lambda v: gradient(v) @ d)(u), rows)
+
+            def derivative(d):
+                return jax.jvp(gradient, (u,), (d,))[1]
+
+            if len(rows) <= self.directions_at_once:
+                return jax.vmap(derivative)(rows)
+            return jax.lax.map(derivative, rows, batch_size=self.directions_at_once)
 
         return evaluate
 
@@ -222,6 +228,12 @@ class Objective:
     def work(self) -> int:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
         return largest_array(self.tables)
+
+    @property
+    def directions_at_once(self) -> int:
+        """How many directional derivatives are formed together."""
+        at_once = self.work if self.chunks is None else self.work * self.chunks.length // self.chunks.count
+        return max(LARGEST_ARRAY // max(at_once, 1), 1)
 
     @cached_property
     def no_posterior(self) -> list[np.ndarray] | None:

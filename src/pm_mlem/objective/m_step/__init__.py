@@ -1,12 +1,8 @@
-"""The M-step of EM: closed forms recognised by probing, a Newton step for everything else."""
+"""The M-step of EM: closed forms recognised by probing, Newton steps for everything else."""
 
-from pm_mlem.objective.m_step.recognise import (
-    ClosedBlock,
-    MStepPlan,
-    ProbabilityBlock,
-    recognise,
-)
-from pm_mlem.objective.m_step.step import em_map
+from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityBlock
+from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.step import em_map, plan_of
 from pm_mlem.objective.m_step.variants import hard_map, q_function, stochastic_map, tempered_map
 
 __all__ = [
@@ -15,6 +11,7 @@ __all__ = [
     "ProbabilityBlock",
     "em_map",
     "hard_map",
+    "plan_of",
     "q_function",
     "recognise",
     "stochastic_map",

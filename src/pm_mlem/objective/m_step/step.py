@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.m_step.recognise import (
+from pm_mlem.objective.m_step.blocks import (
     BinaryBlock,
+    Block,
     ClosedBlock,
     MStepPlan,
+    NewtonBlock,
     ProbabilityBlock,
-    Use,
-    recognise,
 )
+from pm_mlem.objective.m_step.bounds import Support
+from pm_mlem.objective.m_step.coupling import coordinates
+from pm_mlem.objective.m_step.mvnormal import LOWERED
+from pm_mlem.objective.m_step.newton import add_by_group, newton_step
+from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.reduced import lower_reduced
+from pm_mlem.objective.m_step.sums import Sums, lower_sums
 from pm_mlem.objective.objective import Objective, product
 
 SMALLEST_PROBABILITY = 1e-100
 """Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
-BORDER = 1e-12
-"""As close as a probability of two outcomes is brought to 0 or 1."""
 
 
 def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
@@ -34,7 +40,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     impossible states. Blocks with a closed form are updated first, one after the other; the remaining parameters take
     one safeguarded Newton step on the expected complete-data log-likelihood (plus the log-prior under "map").
     """
-    plan = recognise(objective.tables, objective.space, objective.estimator) if plan is None else plan
+    plan = plan_of(objective) if plan is None else plan
     maximise = m_step(objective, plan)
 
     def step(u, weights, data, given, use_given):
@@ -54,33 +60,52 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     return step
 
 
+def plan_of(objective: Objective) -> MStepPlan:
+    """The M-step of an objective."""
+    return recognise(objective.tables, objective.space, objective.estimator, objective.backend)
+
+
 def m_step(objective: Objective, plan: MStepPlan) -> Callable:
     """``(u, posterior weights, data) -> next u``."""
-    site_sums = lower_sites(objective, plan)
     space = objective.space
     position = {name: i for i, name in enumerate(space.names)}
+    closed = [(block.name, lower_block(objective, plan, block)) for block in plan.closed]
+    reduced = lower_reduced(objective, plan.reduced) if plan.reduced else None
+    newton = lower_newton(objective, plan.newton) if plan.newton else None
 
     def maximise(u, posterior, data):
-        theta = list(space.constrain(u))
-        for block in plan.closed:
-            i = position[block.name]
-            free = space.is_free(block.name)
-            if isinstance(block, ProbabilityBlock):
-                new = update_probabilities(block, posterior, theta[i], free)
-            elif isinstance(block, BinaryBlock):
-                new = update_binary(block, posterior, theta[i])
-            else:
-                new = update_closed(block, posterior, theta, theta[i], site_sums, data)
-            theta[i] = jnp.where(free, new, theta[i])
+        theta, memo = list(space.constrain(u)), {}
+        for name, update in closed:
+            i = position[name]
+            theta[i] = jnp.where(space.is_free(name), update(posterior, theta, theta[i], data, memo), theta[i])
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
-        for block in plan.closed:
-            i = position[block.name]
+        for name, _ in closed:
+            i = position[name]
             parts[i] = jnp.where(jnp.all(jnp.isfinite(moved[i])), moved[i], parts[i])
-        new = space.join(parts)
-        return newton_block(objective, plan, posterior, theta, new, data) if plan.newton else new
+        u = space.join(parts)
+        if reduced:
+            u = reduced(u, posterior, space.constrain(u), data)
+        return newton(u, posterior, space.constrain(u), data) if newton else u
 
     return maximise
+
+
+Update = Callable[[Sequence, Sequence, Any, Sequence, dict], Any]
+"""(posterior weights, parameters, old value, data, what blocks of this M-step share) -> new value"""
+
+
+def lower_block(objective: Objective, plan: MStepPlan, block: Block) -> Update:
+    """The update of a parameter with a closed form."""
+    if isinstance(block, ProbabilityBlock):
+        free = objective.space.is_free(block.name)
+        return lambda posterior, theta, old, data, memo: update_probabilities(block, posterior, old, free)
+    if isinstance(block, BinaryBlock):
+        return lambda posterior, theta, old, data, memo: update_binary(block, posterior, old)
+    if isinstance(block, ClosedBlock):
+        sums = lower_uses(objective, plan, block)
+        return lambda posterior, theta, old, data, memo: update_closed(block, posterior, theta, old, sums, data)
+    return LOWERED[type(block)](objective, plan.sites, block)
 
 
 def possible(posterior: Sequence, densities: Sequence) -> list:
@@ -98,41 +123,14 @@ def e_step(objective: Objective, theta: Sequence, weights, data):
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
-Sums = Callable[[Sequence, Sequence, Sequence], Sequence]
-"""(posterior weights, parameters, data) -> the sufficient statistics of one use of a parameter, added up"""
-
-
-def lower_sites(objective: Objective, plan: MStepPlan) -> Mapping[Use, Sums]:
+def lower_uses(objective: Objective, plan: MStepPlan, block: ClosedBlock) -> Sequence[Sums]:
     """The sums of sufficient statistics for each use of a parameter with a closed form."""
-    blocks = [block for block in plan.closed if isinstance(block, ClosedBlock)]
-    return {use: lower_use(objective, plan, block, use) for block in blocks for use in block.uses}
+    size = int(np.prod(objective.space.shapes[block.name], dtype=np.int64))
 
+    def sums(weights, parameters, value, index):
+        return [collect(s, index, size) for s in block.form.statistics(weights, parameters, value)]
 
-def lower_use(objective: Objective, plan: MStepPlan, block: ClosedBlock, use: Use) -> Sums:
-    tables, chunks, site = objective.tables, objective.chunks, plan.sites[use.site]
-    arrays = [*site.parameters, site.value]
-    size = int(np.prod(next(p.shape for p in tables.structure.free if p.name == block.name), dtype=np.int64))
-
-    def sums(weights, arrays, index):
-        return [collect(s, index, size) for s in block.form.statistics(weights, arrays[:-1], arrays[-1])]
-
-    place = None if chunks is None else chunks.tables.places[site.term]
-    part = None if chunks is None or place is None else chunks.tables.part_of(arrays)
-    if chunks is None or part is None:
-        run = lower([*tables.free_inputs, *[v for v, _ in tables.data]], arrays, objective.backend)
-        return lambda posterior, theta, data: sums(posterior[site.term], run(*theta, *data), use.index)
-    variables, places = part
-    run = lower([*tables.free_inputs, *chunks.tables.data], variables)
-    fixed, along = (use.index, []) if places[use.role] is None else (None, [(jnp.asarray(use.index), places[use.role])])
-
-    def in_chunks(posterior, theta, data):
-        def chunk(weights, data):
-            index = weights[1] if fixed is None else fixed
-            return sums(weights[0], run(*theta, *data), index), []
-
-        return chunks.accumulate(chunk, [(posterior[site.term], place), *along], data, [])[0]
-
-    return in_chunks
+    return [lower_sums(objective, plan.sites[use.site], sums, [(use.index, use.role)]) for use in block.uses]
 
 
 # --- closed forms -----------------------------------------------------------------------------------------
@@ -168,61 +166,75 @@ def update_binary(block: BinaryBlock, posterior: Sequence, old):
     successes, failures = jnp.maximum(counts.reshape((2, *old.shape)) + block.prior, 0.0)
     total = successes + failures
     new = successes / jnp.where(total > 0, total, 1.0)
-    new = jnp.clip(new, nearer_to_zero(old), 1.0 - nearer_to_zero(1.0 - old))
+    new = Support(np.zeros(()), np.ones(())).inside(new, old)
     return jnp.where(total > 0, new, old)
 
 
-def nearer_to_zero(probability):
-    """The least a probability may become in one step: one at the border could never leave it again."""
-    return jnp.maximum(1e-3 * probability, jnp.minimum(probability, BORDER))
-
-
-def update_closed(block: ClosedBlock, posterior, theta, old, site_sums, data):
-    sums = [jnp.ravel(p) for p in block.prior]
-    for use in block.uses:
-        collected = site_sums[use](posterior, theta, data)
-        sums = [a + b for a, b in zip(sums, collected, strict=True)] if sums else collected
-    new = block.form.maximise(*sums).reshape(old.shape)
+def update_closed(block: ClosedBlock, posterior, theta, old, sums_of_uses: Sequence[Sums], data):
+    collected = [sums(posterior, theta, data) for sums in sums_of_uses]
+    sums = [sum(parts).reshape(old.shape) for parts in zip(*collected, strict=True)]
+    new = block.link.user(block.maximise(*sums, *block.prior))
+    new = block.support.inside(new, old) if block.support else jnp.maximum(new, SMALLEST_PROBABILITY)
     return jnp.where(jnp.isfinite(new), new, old)
 
 
 # --- the other parameters ---------------------------------------------------------------------------------
 
 
-def newton_block(objective: Objective, plan: MStepPlan, posterior, theta, u, data):
-    """One Newton step on the expected complete-data log-likelihood in the parameters without a closed form."""
-    space = objective.space
-    slices = space.slices
-    where = np.concatenate([np.arange(slices[n].start, slices[n].stop) for n in plan.newton])
-    held = {block.name for block in plan.closed}
+def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
+    """``(u, posterior, theta, data) -> next u``: one Newton step on the expected complete-data log-likelihood."""
+    space, groups = objective.space, block.groups
+    where, moving = coordinates(space, block.names), set(block.names)
+    parts_of = lower_parts(objective, block)
 
-    def expected(part):
-        moved = space.constrain(u.at[where].set(part))
-        values = [t if n in held else m for n, t, m in zip(space.names, theta, moved, strict=True)]
-        total = objective.expected(values, posterior, data)
-        if objective.estimator == "map":
-            total = total + objective.prior(*values, *data)[0]
-        return jnp.where(objective.allowed(values, data), total, -jnp.inf)
+    def maximise(u, posterior, theta, data):
+        def values(part):
+            moved = space.constrain(u.at[where].set(part))
+            return [m if n in moving else t for n, t, m in zip(space.names, theta, moved, strict=True)]
 
-    return u.at[where].set(safeguarded_newton(expected, u[where], objective.hessian(expected)))
+        def expected(part):
+            total = objective.expected(values(part), posterior, data)
+            return total + objective.prior(*values(part), *data)[0] if objective.estimator == "map" else total
+
+        def parts(part):
+            theta = values(part)
+            return jnp.where(objective.allowed(theta, data), parts_of(theta, posterior, data), -jnp.inf)
+
+        x, gradient = u[where], jax.grad(expected)
+        columns = objective.along(gradient, groups.directions)(x)
+        return u.at[where].set(newton_step(parts, x, parts(x), gradient(x), columns, groups)[0])
+
+    return maximise
 
 
-def safeguarded_newton(function: Callable, x, hessian: Callable):
-    """One Newton ascent step: negative curvature reversed, halved until the function does not fall."""
-    value, gradient = jax.value_and_grad(function)(x)
-    curvature, directions = jnp.linalg.eigh(-hessian(x))
-    size = jnp.abs(curvature)
-    size = jnp.maximum(size, 1e-8 * jnp.max(size) + 1e-300)
-    step = directions @ ((directions.T @ gradient) / size)
-    step = jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
+def lower_parts(objective: Objective, block: NewtonBlock) -> Callable:
+    """``(parameters, posterior, data) -> (groups,)``, the expected log-likelihood by group."""
+    tables, chunks, groups = objective.tables, objective.chunks, block.groups
+    inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
+    priors = lower(inputs, list(block.priors), objective.backend)
+    places = [None] * len(tables.densities) if chunks is None else chunks.tables.places
+    order = [*[i for i in block.terms if places[i] is None], *[i for i in block.terms if places[i] is not None]]
+    fixed = groups.of_arrays([block.terms.index(i) for i in order if places[i] is None])
+    along = groups.of_arrays([block.terms.index(i) for i in order if places[i] is not None])
+    others = groups.of_arrays([len(block.terms) + i for i in range(len(block.priors))])
 
-    def rejected(state):
-        scale, new = state
-        return jnp.logical_not(new >= value) & (scale > 2.0**-30)
+    def weighted(terms, weights, densities):
+        return [product(weights[i], densities[i]) for i in terms]
 
-    def halve(state):
-        scale, _ = state
-        return scale / 2, function(x + step * scale / 2)
+    def evaluate(theta, posterior, data):
+        result = add_by_group(priors(*theta, *data), others)
+        if chunks is None:
+            densities = objective.densities(*theta, *data)
+            return result + add_by_group(weighted(order, posterior, densities), fixed)
+        still = [i for i in order if places[i] is None]
+        moving = [i for i in order if places[i] is not None]
+        densities = chunks.merge(chunks.fixed_densities(*theta, *data), [None] * sum(p is not None for p in places))
+        result = result + add_by_group(weighted(still, posterior, densities), fixed)
 
-    scale, new = jax.lax.while_loop(rejected, halve, (1.0, function(x + step)))
-    return jnp.where(new >= value, x + scale * step, x)
+        def chunk(weights, data):
+            rows = chunks.merge([None] * sum(p is None for p in places), chunks.row_densities(*theta, *data))
+            return add_by_group(weighted(moving, dict(zip(moving, weights, strict=True)), rows), along), []
+
+        return result + chunks.accumulate(chunk, [(posterior[i], places[i]) for i in moving], data, [])[0]
+
+    return evaluate

@@ -1,0 +1,101 @@
+"""Safeguarded Newton steps on a sum of functions that share no parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pm_mlem.objective.m_step.coupling import Groups
+
+SMALLEST_STEP = 2.0**-30
+ROUNDING = 1e-13
+"""Changes of a sum, relative to it, that may be rounding errors; steps that promise no more are not judged by them."""
+
+
+def newton_direction(gradient, columns, groups: Groups):
+    """The Newton step, group by group, with negative curvature reversed; and the gain that it promises each group.
+
+    Parameters
+    ----------
+    gradient : (coordinates,)
+    columns : (size of the largest group, coordinates), the Hessian times ``groups.directions``
+    """
+    members, absent = np.maximum(groups.members, 0), groups.members < 0
+    slopes = jnp.where(absent, 0.0, gradient[members])
+    hessian = jnp.moveaxis(columns[:, members], 0, -1)
+    outside = absent[:, :, None] | absent[:, None, :]
+    hessian = jnp.where(outside, 0.0, 0.5 * (hessian + jnp.swapaxes(hessian, 1, 2)))
+    curvature, axes = jnp.linalg.eigh(-hessian)
+    size = jnp.abs(curvature)
+    size = jnp.maximum(size, 1e-8 * jnp.max(size, axis=1, keepdims=True) + 1e-300)
+    along = jnp.einsum("gij,gi->gj", axes, slopes)
+    steps = jnp.einsum("gij,gj->gi", axes, along / size)
+    usable = jnp.all(jnp.isfinite(steps), axis=1, keepdims=True)
+    steps = jnp.where(usable & ~absent, steps, 0.0)
+    target = np.where(absent, gradient.size, members)
+    step = jnp.zeros(gradient.size + 1).at[target].add(steps)[:-1]
+    return step, jnp.where(usable[:, 0], 0.5 * jnp.sum(along**2 / size, axis=1), 0.0)
+
+
+def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):
+    """One Newton ascent step from a point; the step of each group is halved until its part does not fall.
+
+    Parameters
+    ----------
+    parts : point -> (groups,), the function's parts; ``before`` are those at the point
+    gradient, columns : of the sum of the parts, as for :func:`newton_direction`
+
+    Returns
+    -------
+    point, gain that the step promised each group
+    """
+    step, gain = newton_direction(gradient, columns, groups)
+    owner = groups.of_coordinate
+    noise = ROUNDING * (1.0 + jnp.abs(before))
+    least = before - jnp.where(gain <= noise, noise, 0.0)
+
+    def failing(state):
+        return jnp.any(state[1] > 0) & jnp.any(state[2])
+
+    def shorten(state):
+        first, scale, failed = state
+        scale = jnp.where(failed & ~first, scale / 2, scale)
+        scale = jnp.where(scale < SMALLEST_STEP, 0.0, scale)
+        new = parts(x + step * scale[owner])
+        return False, scale, jnp.logical_not(new >= least) & (scale > 0)
+
+    ones = jnp.ones(groups.count)
+    _, scale, _ = jax.lax.while_loop(failing, shorten, (True, ones, ones > 0))
+    return x + step * scale[owner], gain
+
+
+def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float):
+    """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised to any."""
+    directions = jnp.asarray(groups.directions)
+
+    def total(v):
+        values = parts(v)
+        return jnp.sum(values), values
+
+    def step(state):
+        i, v, _ = state
+        gradient, along, before = jax.linearize(jax.grad(total, has_aux=True), v, has_aux=True)
+        new, gain = newton_step(parts, v, before, gradient, jax.vmap(along)(directions), groups)
+        return i + 1, new, jnp.any(gain > tolerance + ROUNDING * jnp.abs(before))
+
+    return jax.lax.while_loop(lambda state: (state[0] < iterations) & state[2], step, (0, x, True))[1]
+
+
+def add_by_group(arrays: Sequence, groups: Groups):
+    """Add up the entries of arrays that belong to each group: (groups,)."""
+    if groups.cells is None:
+        return jnp.reshape(sum((jnp.sum(a) for a in arrays), jnp.zeros(())), (1,))
+    result = jnp.zeros(groups.count + 1)
+    for array, cells in zip(arrays, groups.cells, strict=True):
+        axes = tuple(d for d, n in enumerate(cells.shape) if n == 1 and array.shape[d] != 1)
+        summed = jnp.broadcast_to(array.sum(axis=axes, keepdims=True), cells.shape)
+        result = result.at[cells.ravel()].add(summed.ravel())
+    return result[:-1]

@@ -13,6 +13,7 @@ from pm_mlem.graph.rows import row_tables
 from pm_mlem.objective import chunks
 from pm_mlem.objective.chunks import build_chunks
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.m_step import em_map, plan_of
 from pm_mlem.objective.m_step.step import e_step
 from pm_mlem.objective.report import build_report
 from structures import markov
@@ -256,3 +257,29 @@ def test_hessians_column_by_column(monkeypatch):
     monkeypatch.setattr(module, "LARGEST_ARRAY", 2 * whole.work)
     found = replace(whole).derivatives(u, weights, whole.data)[2]
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def regressions(rng):
+    beta = pm.Normal("beta", 0, 2, shape=(3, 2))
+    z = pm.Categorical("z", pm.Dirichlet("w", np.ones(3)), shape=N)
+    x = rng.normal(size=(N, 2))
+    pm.Poisson("y", pm.math.exp((x * beta[z]).sum(axis=-1)), observed=rng.poisson(2.0, size=N))
+
+
+def shapes(rng):
+    z = pm.Bernoulli("z", 0.4, shape=N)
+    alpha, rate = pm.Gamma("alpha", 2, 1, shape=2), pm.Gamma("rate", 2, 1, shape=2)
+    pm.Gamma("y", alpha[z], rate[z], observed=rng.gamma(2.0, size=N))
+    size = pm.Gamma("size", 2, 1)
+    pm.NegativeBinomial("x", mu=rate[z], alpha=size, observed=rng.negative_binomial(2, 0.4, size=N))
+
+
+@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("define", [*SPLIT, regressions, shapes])
+def test_the_m_step_does_not_depend_on_chunks(define, estimator):
+    whole, u, weights = problem(define, estimator)
+    plan = plan_of(whole)
+    expected, value = em_map(whole, plan)(u, weights, whole.data, None, False)
+    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, whole.data, None, False)
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
+    assert float(same) == pytest.approx(float(value), rel=1e-12)

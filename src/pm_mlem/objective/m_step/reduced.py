@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from pm_mlem.objective.m_step.reductions import REDUCTIONS, Reduction
 from pm_mlem.objective.m_step.sums import cell_shape, equal_axes, lower_parameters, lower_sums
 from pm_mlem.objective.objective import Objective
 
+ENTRIES_OF_A_CELL = 4
+"""Entries of a log-density that one of its sums stands for, at least."""
 ITERATIONS = 20
 """Newton steps of one M-step."""
 ENOUGH = 1e-10
@@ -56,7 +59,10 @@ def reduced_block(
 
 def is_reducible(tables: ModelTables, site: Site) -> bool:
     axes = equal_axes(tables, site, range(len(site.parameters)))
-    if not axes:
+    if axes is None:
+        return False
+    entries = math.prod(tables.densities[site.term].input.type.shape)
+    if entries < ENTRIES_OF_A_CELL * math.prod(cell_shape(tables, site, axes)):
         return False
     return type(site.op) in REDUCTIONS or distinct_values(tables, site, axes) is not None
 

@@ -14,8 +14,8 @@ from pm_mlem.objective.objective import Objective
 
 Sums = Callable[[Sequence, Sequence, Sequence], list]
 """(posterior weights, parameters, data) -> sums"""
-SMALL = 2**12
-"""Entries of a log-density that may all be cells of their own."""
+MOST_CELLS = 2**12
+"""Cells that a distribution's sums may have."""
 
 
 def lower_sums(objective: Objective, site: Site, function: Callable, indices: Sequence[tuple] = ()) -> Sums:
@@ -61,15 +61,13 @@ def lower_parameters(objective: Objective, site: Site, backend: str | None = Non
 def equal_axes(tables: ModelTables, site: Site, roles: Sequence[int]) -> tuple[int, ...] | None:
     """Axes of a density along which some parameters of the distribution are the same.
 
-    None where too many axes are left for the sums over these axes to be small.
+    None where what is left is too large for sums over these axes to be of use.
     """
     shape = tables.densities[site.term].input.type.shape
     lengths = [site.parameters[r].type.shape[: len(shape)] for r in roles]
     axes = tuple(d for d, n in enumerate(shape) if n != 1 and all(own[d] == 1 for own in lengths))
     kept = [n for d, n in enumerate(shape) if d not in axes]
-    if np.prod(shape, dtype=np.int64) > SMALL and (max(kept, default=1) > LONG or np.prod(kept) > SMALL):
-        return None
-    return axes
+    return None if max(kept, default=1) > LONG or np.prod(kept) > MOST_CELLS else axes
 
 
 def cell_shape(tables: ModelTables, site: Site, axes: Sequence[int]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "plot_convergence",
     "plot_estimates",
     "plot_latents",
+    "register_m_step",
 ]
 
 
@@ -34,6 +35,10 @@ def __getattr__(name: str):
         from pm_mlem.results.fit import Fit
 
         return Fit
+    if name == "register_m_step":
+        from pm_mlem.objective.m_step import register_m_step
+
+        return register_m_step
     if name == "demo":
         from importlib import import_module
 

@@ -2,6 +2,7 @@
 
 from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityBlock
 from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.register import register_m_step
 from pm_mlem.objective.m_step.step import em_map, plan_of
 
-__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "plan_of", "recognise"]
+__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "plan_of", "recognise", "register_m_step"]

@@ -306,3 +306,92 @@ def test_a_potential_on_a_parameter_is_not_forgotten():
     em, newton = (mlem.fit(model, method=m, starts=1, random_seed=0, progressbar=False) for m in ("em", "newton"))
     assert "mu" not in {block.name for block in em._engine.m_step.closed}
     np.testing.assert_allclose(em.estimates["mu"], newton.estimates["mu"], rtol=1e-3)
+
+
+# --- registration -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registries():
+    """What a test registers is forgotten after it."""
+    from pm_mlem.objective.m_step.closed_forms import CLOSED_FORMS
+    from pm_mlem.objective.m_step.reductions import REDUCTIONS
+
+    before = dict(CLOSED_FORMS), dict(REDUCTIONS)
+    yield
+    for registry, saved in zip((CLOSED_FORMS, REDUCTIONS), before, strict=True):
+        registry.clear()
+        registry.update(saved)
+
+
+DISTANCES = np.where(HIGH, RNG.rayleigh(5.0, N), RNG.rayleigh(0.8, N))
+
+
+def rayleigh():
+    with pm.Model() as model:
+        v = pm.InverseGamma("v", 3, 2, shape=2, initval=[0.5, 8.0])
+        w = pm.Dirichlet("w", np.ones(2))
+        z = pm.Categorical("z", w, shape=N)
+        pm.CustomDist(
+            "y", pt.sqrt(v)[z], logp=lambda y, s: pt.log(y) - 2 * pt.log(s) - y**2 / (2 * s**2), observed=DISTANCES
+        )
+    return model
+
+
+def squares(weights, parameters, value):
+    return weights * value**2, weights
+
+
+@pytest.mark.parametrize("estimator", ["mle", "map"])
+def test_a_closed_form_for_a_custom_distribution(registries, estimator):
+    model = rayleigh()
+    mlem.register_m_step(
+        type(model["y"].owner.op),
+        squares,
+        parameter=0,
+        maximise=lambda total, count: (total / (2 * count)) ** 0.5,
+        priors={("square root", pm.InverseGamma): lambda t, n, a, b: ((t / 2 + b) / (n + a + 1)) ** 0.5},
+    )
+    em, newton = (
+        mlem.fit(m, estimator, method=method, starts=1, random_seed=0, progressbar=False)
+        for m, method in ((model, "em"), (rayleigh(), "newton"))
+    )
+    assert {block.name for block in em._engine.m_step.closed} == {"v", "w"}
+    np.testing.assert_allclose(em.estimates["v"], newton.estimates["v"], rtol=1e-3)
+    assert em._optimum.value == pytest.approx(newton._optimum.value, abs=1e-6)
+
+
+def test_sums_for_a_custom_distribution(registries):
+    import jax.numpy as jnp
+
+    model = rayleigh()
+    mlem.register_m_step(
+        type(model["y"].owner.op),
+        squares,
+        expected=lambda parameters, total, count: (
+            -2 * count * jnp.log(parameters[0]) - total / (2 * parameters[0] ** 2)
+        ),
+    )
+    em = mlem.fit(model, "map", method="em", starts=1, random_seed=0, progressbar=False)
+    newton = mlem.fit(rayleigh(), "map", method="newton", starts=1, random_seed=0, progressbar=False)
+    assert em._engine.m_step.reduced.names == ("v",)
+    assert em._engine.m_step.reduced.groups.count == 2
+    np.testing.assert_allclose(em.estimates["v"], newton.estimates["v"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "either maximise="),
+        ({"maximise": abs, "expected": abs, "parameter": 0}, ValueError, "either maximise="),
+        ({"maximise": abs}, ValueError, "needs parameter="),
+        ({"expected": abs, "parameter": 0}, ValueError, "belong to maximise="),
+        ({"distribution": pm.Weibull, "expected": abs}, TypeError, "WeibullBetaRV|Weibull is not a plain"),
+        ({"distribution": "Pareto", "expected": abs}, TypeError, "'Pareto' is not a plain"),
+        ({"maximise": abs, "parameter": 0, "priors": {("cube", pm.Gamma): abs}}, ValueError, "the link 'cube'"),
+    ],
+)
+def test_what_cannot_be_registered(arguments, error, message):
+    arguments = {"distribution": pm.Pareto, **arguments}
+    with pytest.raises(error, match=message):
+        mlem.register_m_step(statistics=squares, **arguments)

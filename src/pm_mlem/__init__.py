@@ -29,6 +29,7 @@ __all__ = [
     "plot_convergence",
     "plot_estimates",
     "plot_latents",
+    "register_m_step",
 ]
 
 
@@ -38,6 +39,10 @@ def __getattr__(name: str):
         from pm_mlem.results.fit import Fit
 
         return Fit
+    if name == "register_m_step":
+        from pm_mlem.objective.m_step import register_m_step
+
+        return register_m_step
     if name == "demo":
         from importlib import import_module
 

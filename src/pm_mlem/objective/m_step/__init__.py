@@ -2,6 +2,7 @@
 
 from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityBlock
 from pm_mlem.objective.m_step.recognise import recognise
+from pm_mlem.objective.m_step.register import register_m_step
 from pm_mlem.objective.m_step.step import em_map, plan_of
 from pm_mlem.objective.m_step.variants import hard_map, q_function, stochastic_map, tempered_map
 
@@ -14,6 +15,7 @@ __all__ = [
     "plan_of",
     "q_function",
     "recognise",
+    "register_m_step",
     "stochastic_map",
     "tempered_map",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,20 +39,14 @@ def distinct_reduction(tables: ModelTables, site: Site, axes: Sequence[int], val
     density = lower_density(tables, site, values.reshape(shape))
 
     def sums(weights, parameters, value, axes):
-        which = jnp.searchsorted(jnp.asarray(values), value)
-        weights, which = jnp.broadcast_arrays(weights, which)
+        weights, which = jnp.broadcast_arrays(weights, jnp.searchsorted(jnp.asarray(values), value))
         kept = [d for d in range(weights.ndim) if d not in axes]
         cells = [weights.shape[d] for d in kept]
-        rows = jnp.transpose(weights, [*kept, *axes]).reshape(int(np.prod(cells)), -1)
-        numbers = jnp.transpose(which, [*kept, *axes]).reshape(rows.shape)
-        found = jnp.zeros((len(rows), len(values))).at[np.arange(len(rows))[:, None], numbers].add(rows)
-        found = jnp.moveaxis(found.reshape(*cells, len(values)), -1, 0)
-        full = [weights.shape[d] if d in kept else 1 for d in range(weights.ndim)]
-        return [
-            jnp.moveaxis(found.reshape(len(values), *full), 0, axis).reshape(
-                [len(values) if d == axis else n for d, n in enumerate(full)]
-            )
-        ]
+        rows, which = (jnp.transpose(a, [*kept, *axes]).reshape(int(np.prod(cells)), -1) for a in (weights, which))
+        found = jnp.zeros((len(rows), len(values))).at[np.arange(len(rows))[:, None], which].add(rows)
+        found = jnp.moveaxis(found.reshape(*cells, -1), -1, sum(d < axis for d in kept))
+        lengths = dict(zip(kept, cells, strict=True)) | {axis: len(values)}
+        return [found.reshape([lengths.get(d, 1) for d in range(weights.ndim)])]
 
     def expected(parameters, before, weights):
         [densities] = density(*parameters)
@@ -61,7 +55,7 @@ def distinct_reduction(tables: ModelTables, site: Site, axes: Sequence[int], val
     return Reduction(sums, expected)
 
 
-def lower_density(tables: ModelTables, site: Site, values: np.ndarray):
+def lower_density(tables: ModelTables, site: Site, values: np.ndarray) -> Callable[..., list]:
     """``(*parameters) -> [log-density]`` of a distribution at constants that broadcast against the parameters."""
     node = tables.densities[site.term].term.rv.owner
     inputs = [

@@ -150,7 +150,7 @@ def probability_block(parameter, users, tables, probing, prior) -> ProbabilityBl
         values = probing.evaluate(array, parameter)
         with np.errstate(all="ignore"):
             index = selection([np.exp(v) for v in values], probing.pair(parameter), rtol=1e-10)
-        if index is None or np.any(index < 0):
+        if index is None:
             return None
         uses.append((i, index))
     extra = prior[1] - 1.0 if prior else 0.0

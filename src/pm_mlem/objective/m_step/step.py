@@ -37,8 +37,9 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     The posterior weights of all tables are the gradient of the log-likelihood with respect to the log-density
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
     start from labels that were guessed, say; None where large arrays should not be passed in vain), without those of
-    impossible states. Blocks with a closed form are updated first, one after the other; the remaining parameters take
-    one safeguarded Newton step on the expected complete-data log-likelihood (plus the log-prior under "map").
+    impossible states. Blocks with a closed form are updated first, one after the other; then the parameters that the
+    data reach through a few sums are maximised over; the remaining ones take one safeguarded Newton step on the
+    expected complete-data log-likelihood (plus the log-prior under "map").
     """
     plan = plan_of(objective) if plan is None else plan
     maximise = m_step(objective, plan)

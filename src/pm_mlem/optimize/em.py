@@ -89,8 +89,8 @@ class EM:
     penalty : float, optional
         Strength ``a`` of a penalty on the same scales, ``-a * (s2 / sigma**2 + log(sigma**2))`` for each, with ``s2``
         the variance of all observations that the scale may belong to (not weighted; of their logarithms for LogNormal),
-        and ``-a * (trace(S inv(Sigma)) + log(det(Sigma)))`` for covariance matrices [7]_ [8]_. The authors use
-        ``1 / n`` or ``1 / sqrt(n)``, n the number of observations. It belongs to ``estimator="mle"``; with "map" priors
+        and ``-a * (trace(S inv(Sigma)) + log(det(Sigma)))`` for covariance matrices [7]_ [8]_. A small one
+        is enough to bound the likelihood: ``1 / n``, say, n the number of observations. It belongs to ``estimator="mle"``; with "map" priors
         do this. ``Fit.history`` and ``Fit.starts`` then show the penalized log-likelihood, ``Fit.log_likelihood`` that
         of the data alone.
     finish : bool

@@ -317,3 +317,31 @@ def test_a_floor_above_the_support_and_constant_data_are_refused():
         fit(model, mlem.EM(min_scale=3.0))
     with pytest.raises(ValueError, match="needs observations that vary"):
         fit(normal_mixture(np.ones(5)), mlem.EM(penalty=0.1))
+
+
+def test_held_entries_are_not_restrained():
+    found = fit(normal_mixture(), mlem.EM(min_scale=0.3, penalty=0.2), fixed={"sigma": [0.05, np.nan]})
+    assert found.estimates["sigma"].values[0] == 0.05
+    assert found.estimates["sigma"].values[1] >= 0.3
+    assert "sigma[0]" not in found.message
+
+
+def test_a_restraint_reaches_no_other_fit_of_the_model():
+    model = normal_mixture(np.concatenate([Y - 4.0, Y + 4.0]))
+    plain = fit(model, mlem.EM())
+    fit(model, mlem.EM(min_scale=2.0))
+    again = fit(model, mlem.EM())
+    assert again.log_likelihood == plain.log_likelihood
+    assert engine_for(model, "mle").plan is None
+
+
+def test_data_in_chunks_and_the_numba_backend():
+    rng = np.random.default_rng(2)
+    y = np.concatenate([rng.normal(-4, 1, 70_000), rng.normal(4, 0.5, 70_000)])
+    found = fit(normal_mixture(y, start=(0.8, 0.9)), mlem.EM(min_scale=0.8), starts=[{"mu": [-3.0, 3.0]}])
+    np.testing.assert_allclose(found.estimates["sigma"], [1.0, 0.8], atol=0.01)
+    assert "sigma[1] is on its floor" in found.message
+    jax, numba = (
+        fit(normal_mixture(), mlem.EM(penalty=0.3), backend=b, starts=[{"mu": [0.0, 2.0]}]) for b in ("jax", "numba")
+    )
+    assert numba.log_likelihood == pytest.approx(jax.log_likelihood, abs=1e-6)

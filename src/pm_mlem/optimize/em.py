@@ -81,6 +81,9 @@ class EM:
         Makes the result less dependent on the start.
     draws : int
         Iterations under ``kind="stochastic"``.
+    finish : bool
+        Finish on the marginal log-likelihood with Newton's method (L-BFGS where there are very many parameters), as
+        ``method="auto"`` does where it pays.
     min_scale : float, optional
         Least standard deviation, in the units of the data (of their logarithms for LogNormal), for the scales of
         Normal, LogNormal, HalfNormal and StudentT distributions that read a latent; its square is the least eigenvalue
@@ -89,13 +92,10 @@ class EM:
     penalty : float, optional
         Strength ``a`` of a penalty on the same scales, ``-a * (s2 / sigma**2 + log(sigma**2))`` for each, with ``s2``
         the variance of all observations that the scale may belong to (not weighted; of their logarithms for LogNormal),
-        and ``-a * (trace(S inv(Sigma)) + log(det(Sigma)))`` for covariance matrices [7]_ [8]_. A small one
-        is enough to bound the likelihood: ``1 / n``, say, n the number of observations. It belongs to ``estimator="mle"``; with "map" priors
-        do this. ``Fit.history`` and ``Fit.starts`` then show the penalized log-likelihood, ``Fit.log_likelihood`` that
-        of the data alone.
-    finish : bool
-        Finish on the marginal log-likelihood with Newton's method (L-BFGS where there are very many parameters), as
-        ``method="auto"`` does where it pays.
+        and ``-a * (trace(S inv(Sigma)) + log(det(Sigma)))`` for covariance matrices [7]_ [8]_. A small one is enough
+        to bound the likelihood: ``1 / n``, say, n the number of observations. It belongs to ``estimator="mle"``; with
+        "map" priors do this. ``Fit.history`` and ``Fit.starts`` then show the penalized log-likelihood,
+        ``Fit.log_likelihood`` is that of the data alone.
 
     References
     ----------

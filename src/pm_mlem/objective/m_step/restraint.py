@@ -250,7 +250,8 @@ def penalty_on(block: Block, hold: Hold, value):
 
 def projection(plan: MStepPlan, space: ParameterSpace) -> Callable:
     """``u -> u`` with every scale at least at its floor."""
-    blocks = [(space.names.index(b.name), b, hold) for b in plan.closed if (hold := hold_of(b)) is not None]
+    held = [(space.names.index(b.name), b, hold) for b in plan.closed if (hold := hold_of(b)) is not None]
+    blocks = [(i, b, hold) for i, b, hold in held if hold.floor]
 
     def project(u):
         theta = list(space.constrain(u))

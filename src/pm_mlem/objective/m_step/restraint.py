@@ -126,9 +126,9 @@ def check_held(term: int, sites: Sequence[Site], tables: ModelTables, held: set[
 def hold_scales(block: ScaleBlock, objective: Objective, restraint: Restraint) -> ScaleBlock:
     """A block with its floor and its pseudo-observations."""
     floor = 0.0 if restraint.min_scale is None else float(restraint.min_scale)
-    if floor and not isinstance(block, CholeskyBlock):
-        check_floor(block, floor)
     free = objective.space.is_free(block.name)
+    if floor and not isinstance(block, CholeskyBlock):
+        check_floor(block, floor, free)
     if isinstance(block, CholeskyBlock):
         spread, used = covariances(block, objective)
     else:
@@ -152,11 +152,12 @@ def varies(spread: np.ndarray) -> np.ndarray:
     return values[:, 0] > NO_SPREAD * values[:, -1]
 
 
-def check_floor(block: ClosedBlock | DiagonalBlock, floor: float) -> None:
+def check_floor(block: ClosedBlock | DiagonalBlock, floor: float, free: np.ndarray) -> None:
+    """Refuse a floor that is not below the largest scale of every entry that is free."""
     assert block.support is not None
     with np.errstate(all="ignore"):
         ends = [np.asarray(block.link.value(end)) for end in (block.support.lower, block.support.upper)]
-    largest = np.min(np.fmax(*ends))
+    largest = np.min(np.fmax(*ends)[free])
     if not largest > floor:
         raise ValueError(f"min_scale={floor} is not below the largest scale that '{block.name}' allows, {largest}.")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from pm_mlem.progress import progress
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
     from pm_mlem.objective.engine import Engine
     from pm_mlem.objective.guards import Guard
+    from pm_mlem.objective.m_step import Restraint
     from pm_mlem.results.fit import Fit
 
 Method = str | EM | LBFGS | Newton | Adam
@@ -126,7 +129,16 @@ def fit(
     from pm_mlem.results.fit import Fit
     from pm_mlem.results.notes import without_bound
 
-    engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
+    build = partial(
+        engine_for,
+        model,
+        estimator,
+        latents=latents or (),
+        fixed=fixed,
+        backend=backend,
+        restraint=restraint_of(method),
+    )
+    engine = build()
     unit = unit_weights(engine.objective.tables, weights)
     algorithms = choose(method, engine)
     with progress(algorithms[0].title, enabled=progressbar) as observe:
@@ -135,14 +147,15 @@ def fit(
 
         def flaw(found: Optimum) -> str:
             value = problem.value_and_gradient
-            return guard.collapse(found.point) or without_bound(engine.objective, lambda u: value(u)[0], found)
+            collapsed = "" if engine.plan else guard.collapse(found.point)
+            return collapsed or without_bound(engine.objective, lambda u: value(u)[0], found)
 
         optimum, runs = multistart(
             algorithms, problem, points, flaw=flaw,
             fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
         while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
-            engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
+            engine = build(bounds=grown)
             start = Start("optimum with fewer states", optimum.point)
             guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
             optimum, _ = multistart(algorithms, problem, [start], observe=observe)
@@ -217,6 +230,15 @@ def choose(method: Method, engine: Engine) -> Plan:
     return [em, Fallback(finish)]
 
 
+def restraint_of(method: Method) -> Restraint | None:
+    """What keeps scales away from 0."""
+    from pm_mlem.objective.m_step import Restraint
+
+    if not isinstance(method, EM) or (method.min_scale is None and method.penalty is None):
+        return None
+    return Restraint(method.min_scale, method.penalty)
+
+
 def ran(optimum: Optimum) -> str:
     """A sentence about what was run."""
     legs = [f"{title} for {count} iteration{'' if count == 1 else 's'}" for title, count in optimum.legs]
@@ -260,7 +282,11 @@ def problem_of(engine: Engine, unit: np.ndarray, random_seed: int | None = None)
     def stochastic(u, iteration):
         return np.asarray(engine.stochastic_map(u, unit, data, seed + iteration))
 
-    return Problem(value_and_gradient, derivatives, EMMaps(soft, hard, stochastic, tempered))
+    def project(u):
+        return np.asarray(engine.project(u))
+
+    maps = EMMaps(soft, hard, stochastic, tempered)
+    return Problem(value_and_gradient, derivatives, replace(maps, project=project) if engine.plan else maps)
 
 
 def start_points(
@@ -290,7 +316,7 @@ def start_points(
 def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
     """Sentences about what is peculiar at the optimum."""
     from pm_mlem.inference.information import observed_information
-    from pm_mlem.results.notes import optimum_notes
+    from pm_mlem.results.notes import optimum_notes, restraint_notes
 
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []
@@ -298,6 +324,8 @@ def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> l
     if Newton.title in dict(optimum.legs):
         information = observed_information(problem.derivatives(optimum.point)[2])
     remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
+    if engine.plan is not None:
+        remarks += restraint_notes(engine.objective, engine.plan, optimum)
     return [*remarks, *optimum_notes(engine.objective, optimum.point, information)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -26,10 +26,14 @@ from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import (
     MStepPlan,
+    Restraint,
     em_map,
     hard_map,
+    penalty_of,
     plan_of,
+    projection,
     q_function,
+    restrained,
     stochastic_map,
     tempered_map,
 )
@@ -46,6 +50,8 @@ class Engine:
     arguments: Mapping[str, Any]
     """How it was built, for :func:`engine_for` with other data."""
     note: str = ""
+    plan: MStepPlan | None = None
+    """The M-step, where scales are held; otherwise it is found when it is needed."""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
 
@@ -54,7 +60,8 @@ class Engine:
         """A point and the objective there, evaluated and checked without what is compiled (see ``verify.py``)."""
         space = self.objective.space
         u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
-        return u, verify_plan(self.objective.tables, space.values(u))
+        value = verify_plan(self.objective.tables, space.values(u))
+        return u, value if self.objective.penalty is None else value + float(self.objective.penalty(space.constrain(u)))
 
     def verify(self, name: Literal["em_map", "value_and_gradient", "derivatives"]) -> None:
         """Check a compiled function against the reference before its first use.
@@ -114,7 +121,12 @@ class Engine:
 
     @cached_property
     def m_step(self) -> MStepPlan:
-        return plan_of(self.objective)
+        return plan_of(self.objective) if self.plan is None else self.plan
+
+    @cached_property
+    def project(self) -> Callable:
+        """``u -> u`` with every scale at least at its floor."""
+        return jax.jit(projection(self.m_step, self.objective.space))
 
     @cached_property
     def em_map(self) -> Callable:
@@ -151,16 +163,18 @@ def engine_for(
     bounds: Bounds | None = None,
     unknown: Sequence[str] = (),
     means: bool = False,
+    restraint: Restraint | None = None,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     held = tuple(sorted((bounds or {}).items()))
     shown = tuple(unknown), means
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, fingerprint(model))
+    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, restraint, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
-        engines[key] = build_engine(
+        engine = build_engine(
             model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds, unknown=unknown, means=means
         )
+        engines[key] = engine if restraint is None else with_restraint(engine, restraint)
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
     return engines[key]
@@ -179,6 +193,15 @@ def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, 
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
         return Engine(build_objective(tables, estimator, "numba"), arguments, note)
+
+
+def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
+    """The engine with scales that are kept away from 0."""
+    objective = engine.objective
+    plan = restrained(plan_of(objective), objective, restraint)
+    if restraint.penalty is not None:
+        objective = replace(objective, penalty=penalty_of(plan, objective.space))
+    return replace(engine, objective=objective, plan=plan)
 
 
 def check_held(tables: ModelTables) -> None:

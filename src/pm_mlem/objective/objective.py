@@ -27,7 +27,7 @@ class Objective:
 
     All functions take the flat unconstrained vector ``u`` and one weight for every independent unit. The
     log-likelihood is that of the observed data (latents summed out, all constants); the value adds the
-    log-prior in the constrained space under "map".
+    log-prior in the constrained space under "map", and the penalty where there is one.
     """
 
     tables: ModelTables
@@ -45,6 +45,8 @@ class Objective:
     data: tuple[Any, ...]
     chunks: Chunks | None = None
     """Evaluation in chunks of rows, where the data are large"""
+    penalty: Callable | None = None
+    """theta list -> what is added to the log-likelihood to keep scales away from 0"""
 
     # --- pure functions ------------------------------------------------------------------------------------
 
@@ -76,9 +78,13 @@ class Objective:
         return self.prior(*theta, *data)[0]
 
     def value(self, u, weights, data) -> jax.Array:
-        """The objective: the log-likelihood, plus the log-prior under "map"."""
-        total = self.log_likelihood(u, weights, data)
-        return total + self.log_prior(u, data) if self.estimator == "map" else total
+        """The objective: the log-likelihood, plus the log-prior under "map", plus the penalty."""
+        return self.log_likelihood(u, weights, data) + self.additions(u, data)
+
+    def additions(self, u, data) -> jax.Array:
+        """What the objective adds to the log-likelihood."""
+        prior = self.log_prior(u, data) if self.estimator == "map" else jnp.zeros(())
+        return prior if self.penalty is None else prior + self.penalty(self.space.constrain(u))
 
     def slopes(self, gradient: Callable) -> Callable:
         """Derivatives of ``u -> (gradient, more)`` beside ``more``; few columns at once where the arrays are large."""

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pm_mlem.optimize.problem import Vector
+from pm_mlem.optimize.problem import Vector, unmoved
 
 Map = Callable[[Vector], tuple[Vector, float]]
 """point -> (next point, value at the point)"""
+Projection = Callable[[Vector], Vector]
+"""point -> the point moved to where the images of the map are, for points that were extrapolated"""
 
 REMEMBERED = 30
 """Iterations whose rates of convergence are kept: the slowest of them counts."""
@@ -56,7 +58,7 @@ class Climb:
         return len(self.gains) >= FEWEST and max(self.gains[-2:]) <= tolerance
 
 
-Accelerator = Callable[[Map, Climb], Climb]
+Accelerator = Callable[[Map, Climb, Projection], Climb]
 
 
 def begin(go: Map, point: Vector) -> Climb:
@@ -99,8 +101,8 @@ def left(state: Climb, change: float, moves: tuple[Vector, Vector], rates: tuple
     return remaining(change, max(rates))
 
 
-def plain(go: Map, state: Climb) -> Climb:
-    """One step of the map."""
+def plain(go: Map, state: Climb, project: Projection = unmoved) -> Climb:
+    """One step of the map; nothing is extrapolated."""
     new, value = go(state.next_point)
     if stop := fallen(state, value):
         return stop
@@ -116,7 +118,7 @@ def contraction(first: Vector, second: Vector) -> float:
     return min(float(np.linalg.norm(second)) / length, 1.0) ** 2 if length > 0 else 0.0
 
 
-def squarem(go: Map, state: Climb) -> Climb:
+def squarem(go: Map, state: Climb, project: Projection = unmoved) -> Climb:
     """Squared extrapolation (scheme S3): two evaluations, the second at the extrapolated point.
 
     References
@@ -135,7 +137,7 @@ def squarem(go: Map, state: Climb) -> Climb:
     factor = min(stretch, state.reach)
     reach = 4.0 * state.reach if factor == state.reach else state.reach
     if factor > 1.0:
-        point = state.point + 2.0 * factor * moves[0] + factor**2 * turn
+        point = project(state.point + 2.0 * factor * moves[0] + factor**2 * turn)
         new, reached = go(point)
         if np.isfinite(reached) and reached >= value - noise(value) and np.all(np.isfinite(new)):
             return advanced(state, point, reached, new, gain, rates=rates, reach=reach)
@@ -153,7 +155,7 @@ def ratio_of_lengths(first: Vector, second: Vector) -> float:
     return max(float(np.linalg.norm(first)) / length, 1.0) if length > 0 else 1.0
 
 
-def anderson(go: Map, state: Climb, memory: int = 10) -> Climb:
+def anderson(go: Map, state: Climb, project: Projection = unmoved, memory: int = 10) -> Climb:
     """Anderson mixing of the last images, restarted where it does not climb: one evaluation where it does.
 
     References
@@ -165,7 +167,7 @@ def anderson(go: Map, state: Climb, memory: int = 10) -> Climb:
     move = state.next_point - state.point
     images, steps = (*state.images, state.next_point)[-memory - 1 :], (*state.steps, move)[-memory - 1 :]
     if len(steps) > 1:
-        point = mixed(images, steps)
+        point = project(mixed(images, steps))
         new, value = go(point)
         if np.isfinite(value) and value - state.value > noise(value) and np.all(np.isfinite(new)):
             rates = (*state.rates, (1.0 - 1.0 / ratio_of_lengths(point - state.point, move)) ** 2)[-REMEMBERED:]

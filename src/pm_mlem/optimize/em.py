@@ -84,6 +84,18 @@ class EM:
     finish : bool
         Finish on the marginal log-likelihood with Newton's method (L-BFGS where there are very many parameters), as
         ``method="auto"`` does where it pays.
+    min_scale : float, optional
+        Least standard deviation, in the units of the data (of their logarithms for LogNormal), for the scales of
+        Normal, LogNormal, HalfNormal and StudentT distributions that read a latent; its square is the least eigenvalue
+        of the covariance matrices of MvNormal [6]_. The likelihood is bounded then. Scales that end on the floor are
+        named in ``Fit.message``.
+    penalty : float, optional
+        Strength ``a`` of a penalty on the same scales, ``-a * (s2 / sigma**2 + log(sigma**2))`` for each, with ``s2``
+        the variance of all observations that the scale may belong to (not weighted; of their logarithms for LogNormal),
+        and ``-a * (trace(S inv(Sigma)) + log(det(Sigma)))`` for covariance matrices [7]_ [8]_. A small one is enough
+        to bound the likelihood: ``1 / n``, say, n the number of observations. It belongs to ``estimator="mle"``; with
+        "map" priors do this. ``Fit.history`` and ``Fit.starts`` then show the penalized log-likelihood,
+        ``Fit.log_likelihood`` is that of the data alone.
 
     References
     ----------
@@ -97,6 +109,11 @@ class EM:
        https://doi.org/10.1016/S0893-6080(97)00133-0
     .. [5] Naim, I. & Gildea, D. *Convergence of the EM algorithm for Gaussian mixtures with unbalanced mixing
        coefficients*. ICML (2012). https://doi.org/10.48550/arXiv.1206.6427
+    .. [6] Hathaway, R. J. *A constrained formulation of maximum-likelihood estimation for normal mixture
+       distributions*. Ann. Stat. 13 (1985). https://doi.org/10.1214/aos/1176349557
+    .. [7] Chen, J., Tan, X. & Zhang, R. *Inference for normal mixtures in mean and variance*. Stat. Sinica 18 (2008).
+    .. [8] Chen, J. & Tan, X. *Inference for multivariate normal mixtures*. J. Multivar. Anal. 100 (2009).
+       https://doi.org/10.1016/j.jmva.2009.01.004
 
     Examples
     --------
@@ -112,6 +129,8 @@ class EM:
     anneal: float | Sequence[float] | None = None
     draws: int = 300
     finish: bool = False
+    min_scale: float | None = None
+    penalty: float | None = None
 
     def __post_init__(self) -> None:
         if self.accelerate not in ACCELERATORS:
@@ -120,6 +139,11 @@ class EM:
             raise ValueError(f"kind={self.kind!r} is unknown; use 'soft', 'hard' or 'stochastic'.")
         if self.draws < 2:
             raise ValueError(f"draws={self.draws} must be at least 2.")
+        for name, value in (("min_scale", self.min_scale), ("penalty", self.penalty)):
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(f"{name}={value!r} must be positive and finite.")
+        if self.min_scale is not None and self.finish:
+            raise ValueError("min_scale= and finish=True do not go together: only EM knows the floor.")
         if self.anneal is not None and self.kind != "soft":
             raise ValueError(f'anneal= belongs to kind="soft", not to kind={self.kind!r}.')
         schedule = self.schedule
@@ -151,7 +175,7 @@ class EM:
     def init(self, problem: Problem, point: Vector) -> EMState:
         if problem.em is None:
             raise ValueError("EM needs an EM map.")
-        return EMState(begin(problem.em.soft, point))
+        return EMState(begin(problem.em.soft, problem.em.project(point)))
 
     def step(self, problem: Problem, state: EMState) -> EMState:
         assert problem.em is not None
@@ -162,7 +186,8 @@ class EM:
             return classified(problem, replace(state, count=count))
         if state.count < len(self.schedule):
             return replace(annealed(problem, state.climb, self.schedule[state.count], count), count=count)
-        return replace(state, climb=ACCELERATORS[self.accelerate](problem.em.soft, state.climb), count=count)
+        climb = ACCELERATORS[self.accelerate](problem.em.soft, state.climb, problem.em.project)
+        return replace(state, climb=climb, count=count)
 
     def drawn(self, problem: Problem, state: EMState) -> EMState:
         """An M-step with drawn latents; at the end the mean of the points takes their place."""
@@ -173,7 +198,7 @@ class EM:
             averaged += 1
             mean = point if mean is None else mean + (point - mean) / averaged
         if state.count >= self.draws and mean is not None:
-            point = mean
+            point = problem.em.project(mean)
         climb = begin(problem.em.soft, point)
         return replace(state, climb=climb, mean=mean, averaged=averaged)
 
@@ -228,4 +253,4 @@ def annealed(problem: Problem, climb: Climb, temperature: float, count: int) -> 
     assert problem.em is not None
     point = problem.em.tempered(climb.point, temperature)
     nudge = 1e-3 * np.random.default_rng(count).normal(size=len(point))
-    return EMState(begin(problem.em.soft, point + nudge))
+    return EMState(begin(problem.em.soft, problem.em.project(point + nudge)))

@@ -32,6 +32,11 @@ def not_given(*args):
     raise NotImplementedError("This variant of EM has no map here.")
 
 
+def unmoved(point: Vector) -> Vector:
+    """The projection where nothing is held."""
+    return point
+
+
 @dataclass(frozen=True)
 class EMMaps:
     """One EM iteration, by what is done about the latents.
@@ -42,12 +47,14 @@ class EMMaps:
     hard : point -> (next point, joint log-likelihood at the point): their jointly most probable states
     stochastic : (point, number of the iteration) -> next point: a draw from their posterior
     tempered : (point, inverse temperature) -> next point: their posterior probabilities to that power
+    project : point -> the point moved to where the steps stay
     """
 
     soft: Callable[[Vector], tuple[Vector, float]]
     hard: Callable[[Vector], tuple[Vector, float]] = not_given
     stochastic: Callable[[Vector, int], Vector] = not_given
     tempered: Callable[[Vector, float], Vector] = not_given
+    project: Callable[[Vector], Vector] = unmoved
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pm_mlem.inference.information import Information, involved
+from pm_mlem.objective.m_step import MStepPlan, on_floor
+from pm_mlem.objective.m_step.blocks import CholeskyBlock
+from pm_mlem.objective.m_step.restraint import ScaleBlock
 from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.problem import Optimum
 from pm_mlem.results.labels import Labels, entry_names
@@ -61,6 +64,26 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
     count = information.null.shape[1]
     if flat and count:
         yield f"The data do not determine {listed(flat)}: the objective is flat in {count} direction(s)."
+
+
+def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> Iterator[str]:
+    """What keeping scales away from 0 did to the estimates."""
+    structure, point = objective.tables.structure, optimum.point
+    labels = Labels(structure.dims, structure.coords)
+    floors = {b.name: b.hold.floor for b in plan.closed if isinstance(b, ScaleBlock) and b.hold is not None}
+    useless = "standard errors there do not apply"
+    matrices = {b.name for b in plan.closed if isinstance(b, CholeskyBlock)}
+    for name, low in on_floor(plan, objective.space, point).items():
+        where = entry_names(labels.array(name, low))
+        entries = [e for e, hit in zip(where, low.ravel(), strict=True) if hit]
+        if entries and name in matrices:
+            yield f"The covariance of {name} is on its floor in some direction, min_scale={floors[name]:g}; {useless}."
+        elif entries:
+            are, their = ("is", "its") if len(entries) == 1 else ("are", "their")
+            yield f"{listed(entries)} {are} on {their} floor, min_scale={floors[name]:g}; {useless}."
+    if objective.penalty is not None:
+        size = float(objective.penalty(objective.space.constrain(point)))
+        yield f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}."
 
 
 def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:

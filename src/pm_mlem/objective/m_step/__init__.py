@@ -3,6 +3,7 @@
 from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityBlock
 from pm_mlem.objective.m_step.recognise import recognise
 from pm_mlem.objective.m_step.register import register_m_step
+from pm_mlem.objective.m_step.restraint import Restraint, on_floor, penalty_of, projection, restrained
 from pm_mlem.objective.m_step.step import em_map, plan_of
 from pm_mlem.objective.m_step.variants import hard_map, q_function, stochastic_map, tempered_map
 
@@ -10,12 +11,17 @@ __all__ = [
     "ClosedBlock",
     "MStepPlan",
     "ProbabilityBlock",
+    "Restraint",
     "em_map",
     "hard_map",
+    "on_floor",
+    "penalty_of",
     "plan_of",
+    "projection",
     "q_function",
     "recognise",
     "register_m_step",
+    "restrained",
     "stochastic_map",
     "tempered_map",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Variable
 
@@ -24,6 +26,22 @@ class Use:
 
 
 @dataclass(frozen=True, eq=False)
+class Hold:
+    """What keeps scales away from 0 (see :mod:`restraint <pm_mlem.objective.m_step.restraint>`).
+
+    Attributes
+    ----------
+    floor : least standard deviation, 0 for none
+    counts, squares : pseudo-observations by entry of the parameter and their sums of squares; for factors of
+        covariances by factor, and their sums of products
+    """
+
+    floor: float
+    counts: np.ndarray
+    squares: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ClosedBlock:
     """A parameter that is updated by a closed form.
 
@@ -38,6 +56,7 @@ class ClosedBlock:
     prior: tuple[np.ndarray, ...]
     link: Link
     support: Support | None
+    hold: Hold | None = None
 
     @property
     def order(self) -> int:
@@ -109,7 +128,13 @@ class CholeskyBlock:
     name: str
     uses: tuple[VectorUse, ...]
     entries: np.ndarray
+    hold: Hold | None = None
     order = 1
+
+    @property
+    def width(self) -> int:
+        """The dimension of the covariances."""
+        return math.isqrt(2 * self.entries.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +147,17 @@ class DiagonalBlock:
     prior: tuple[np.ndarray, ...]
     link: Link
     support: Support
+    hold: Hold | None = None
     order = 1
+
+
+def updated(block: ClosedBlock | DiagonalBlock, sums: Sequence):
+    """The distribution's parameter that the sums make the best, within what holds it."""
+    if block.hold is None:
+        return block.maximise(*sums, *block.prior)
+    squares, count = sums
+    best = block.maximise(squares + block.hold.squares, count + block.hold.counts, *block.prior)
+    return jnp.maximum(best, block.hold.floor)
 
 
 Block = ClosedBlock | ProbabilityBlock | BinaryBlock | MeanBlock | CholeskyBlock | DiagonalBlock

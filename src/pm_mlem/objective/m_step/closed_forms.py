@@ -65,22 +65,23 @@ CLOSED_FORMS: dict[tuple[type[RandomVariable], int], ClosedForm] = {}
 class Link:
     """A distribution's parameter as an increasing or decreasing function of the user's parameter.
 
-    ``user`` is the inverse: the user's parameter for a value of the distribution's; ``rtol`` how exactly an entry has
-    to agree to be recognised.
+    ``value`` leads from the user's parameter to the distribution's, ``user`` back; ``rtol`` says how exactly an entry
+    has to agree to be recognised.
     """
 
     name: str
     user: Callable[[Array], Array]
+    value: Callable[[Array], Array]
     rtol: float = 1e-12
 
 
 LINKS = (
-    Link("identity", lambda value: value, rtol=0.0),
-    Link("reciprocal", lambda value: 1.0 / value),
-    Link("inverse square root", lambda value: value**-2.0),
-    Link("square root", lambda value: value**2),
-    Link("exponential", jnp.log),
-    Link("logistic", lambda value: jnp.log(value) - jnp.log1p(-value)),
+    Link("identity", lambda value: value, lambda user: user, rtol=0.0),
+    Link("reciprocal", lambda value: 1.0 / value, lambda user: 1.0 / user),
+    Link("inverse square root", lambda value: value**-2.0, lambda user: user**-0.5),
+    Link("square root", lambda value: value**2, lambda user: user**0.5),
+    Link("exponential", jnp.log, jnp.exp),
+    Link("logistic", lambda value: jnp.log(value) - jnp.log1p(-value), lambda user: 1.0 / (1.0 + jnp.exp(-user))),
 )
 
 

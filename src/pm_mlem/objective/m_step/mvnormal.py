@@ -11,7 +11,7 @@ from pytensor.tensor.random.basic import MvNormalRV, NormalRV
 
 from pm_mlem.graph.structure import Parameter
 from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.objective.m_step.blocks import CholeskyBlock, DiagonalBlock, MeanBlock, VectorUse
+from pm_mlem.objective.m_step.blocks import CholeskyBlock, DiagonalBlock, Hold, MeanBlock, VectorUse, updated
 from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.closed_forms import LINKS, SD_PRIORS, root_mean
 from pm_mlem.objective.m_step.probing import Probing, selection
@@ -246,7 +246,7 @@ def lower_cholesky(objective: Objective, sites: Sequence[Site], block: CholeskyB
             *_, own, _, moved = evaluate(posterior, theta, data, memo)
             weight += add_up(own, use.group, count, cells)
             products += add_up(moved, use.group, count, cells)
-        factors = jnp.linalg.cholesky(products / jnp.where(weight > 0, weight, jnp.nan)[:, None, None])
+        factors = jnp.linalg.cholesky(covariances(weight, products, block.hold))
         rows, columns = np.tril_indices(factors.shape[-1])
         before = jnp.ravel(old)[block.entries]
         usable = jnp.all(jnp.isfinite(factors) & (jnp.diagonal(factors, axis1=1, axis2=2) > 0)[..., None], axis=(1, 2))
@@ -254,6 +254,27 @@ def lower_cholesky(objective: Objective, sites: Sequence[Site], block: CholeskyB
         return jnp.ravel(old).at[block.entries].set(new).reshape(old.shape)
 
     return update
+
+
+def covariances(weight, products, hold: Hold | None):
+    """The covariances with the largest expected log-likelihood; NaN where nothing was observed."""
+    if hold is not None:
+        weight, products = weight + hold.counts, products + hold.squares
+    result = products / jnp.where(weight > 0, weight, jnp.nan)[:, None, None]
+    return with_eigenvalues(result, hold.floor**2) if hold is not None and hold.floor else result
+
+
+def with_eigenvalues(matrices, least: float):
+    """Symmetric matrices with every eigenvalue raised to at least this."""
+    values, vectors = jnp.linalg.eigh(matrices)
+    return (vectors * jnp.maximum(values, least)[:, None, :]) @ jnp.swapaxes(vectors, 1, 2)
+
+
+def factors_of(block: CholeskyBlock, value):
+    """The triangular matrices of a parameter's entries: (groups, dimension, dimension)."""
+    entries = jnp.ravel(value)[block.entries]
+    rows, columns = np.tril_indices(block.width)
+    return jnp.zeros((len(entries), block.width, block.width)).at[:, rows, columns].set(entries)
 
 
 def lower_diagonal(objective: Objective, sites: Sequence[Site], block: DiagonalBlock) -> Callable:
@@ -269,7 +290,7 @@ def lower_diagonal(objective: Objective, sites: Sequence[Site], block: DiagonalB
             shape = (*cells, variances.shape[-1])
             squares += add_up(variances, use.group, old.size, shape)
             weight += add_up(own[..., None], use.group, old.size, shape)
-        new = block.maximise(squares.reshape(old.shape), weight.reshape(old.shape), *block.prior)
+        new = updated(block, [squares.reshape(old.shape), weight.reshape(old.shape)])
         new = block.support.inside(block.link.user(new), old)
         return jnp.where(jnp.isfinite(new), new, old)
 

@@ -17,6 +17,7 @@ from pm_mlem.objective.m_step.blocks import (
     MStepPlan,
     NewtonBlock,
     ProbabilityBlock,
+    updated,
 )
 from pm_mlem.objective.m_step.bounds import Support
 from pm_mlem.objective.m_step.coupling import coordinates
@@ -54,9 +55,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
                 lambda: (jnp.nan, possible(given, objective.densities(*theta, *data))),
                 lambda: e_step(objective, theta, weights, data),
             )
-        if objective.estimator == "map":
-            value = value + objective.log_prior(u, data)
-        return maximise(u, posterior, data), value
+        return maximise(u, posterior, data), value + objective.additions(u, data)
 
     return step
 
@@ -174,7 +173,7 @@ def update_binary(block: BinaryBlock, posterior: Sequence, old):
 def update_closed(block: ClosedBlock, posterior, theta, old, sums_of_uses: Sequence[Sums], data):
     collected = [sums(posterior, theta, data) for sums in sums_of_uses]
     sums = [sum(parts).reshape(old.shape) for parts in zip(*collected, strict=True)]
-    new = block.link.user(block.maximise(*sums, *block.prior))
+    new = block.link.user(updated(block, sums))
     new = block.support.inside(new, old) if block.support else jnp.maximum(new, SMALLEST_PROBABILITY)
     return jnp.where(jnp.isfinite(new), new, old)
 

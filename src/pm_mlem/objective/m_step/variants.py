@@ -39,9 +39,7 @@ def hard_map(objective: Objective, plan: MStepPlan) -> Callable:
 
     def step(u, weights, data):
         value, posterior = objective.decoded(objective.space.constrain(u), weights, data)
-        if objective.estimator == "map":
-            value = value + objective.log_prior(u, data)
-        return maximise(u, posterior, data), value
+        return maximise(u, posterior, data), value + objective.additions(u, data)
 
     return step
 
@@ -58,7 +56,6 @@ def stochastic_map(objective: Objective, plan: MStepPlan) -> Callable:
 
 
 def q_function(objective: Objective, u, to, weights, data):
-    """Expected complete-data log-likelihood at ``to``, the expectation taken at ``u`` (plus log-prior under "map")."""
+    """Expected complete-data log-likelihood at ``to``, the expectation taken at ``u`` (plus log-prior or penalty)."""
     _, posterior = e_step(objective, objective.space.constrain(u), weights, data)
-    total = objective.expected(objective.space.constrain(to), posterior, data)
-    return total + objective.log_prior(to, data) if objective.estimator == "map" else total
+    return objective.expected(objective.space.constrain(to), posterior, data) + objective.additions(to, data)

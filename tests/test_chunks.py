@@ -15,6 +15,7 @@ from pm_mlem.objective.chunks import build_chunks
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map, plan_of
 from pm_mlem.objective.m_step.step import e_step
+from pm_mlem.objective.report import build_report
 from structures import markov
 
 N = 103
@@ -173,6 +174,52 @@ def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
         expected = whole.expected(moved, posterior, whole.data)
         assert float(cut.expected(moved, posterior, whole.data)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("define", SPLIT)
+def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
+    whole, u, weights = problem(define)
+    cut = in_chunks(whole, 17)
+    expected, found = build_report(whole), build_report(cut)
+    assert found.rows is not None
+    for a, b in zip(*[jax.tree.leaves(r.evaluate(u, whole.data)) for r in (expected, found)], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+    if not expected.latent_names:
+        return
+    for a, b in zip(*[jax.tree.leaves(r.decode(u, whole.data)) for r in (expected, found)], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10)
+    theta = whole.space.constrain(u)
+    a, b = [jax.tree.leaves(o.decoded(theta, weights, whole.data)) for o in (whole, cut)]
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("define", [normal_mixture, hidden_markov_sequences])
+def test_draws_in_chunks_have_the_posterior(define):
+    whole, u, weights = problem(define)
+    cut, theta = in_chunks(whole, 17), whole.space.constrain(u)
+    value, posterior = e_step(whole, theta, weights, whole.data)
+    keys = jax.random.split(jax.random.key(1), 2000)
+    values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, whole.data, key)))(keys)
+    np.testing.assert_allclose(values, value, rtol=1e-10)
+    for array, expected in zip(drawn, posterior, strict=True):
+        spread = np.asarray(array).std(axis=0) / np.sqrt(2000)
+        assert np.all(np.abs(np.asarray(array).mean(axis=0) - expected) <= 5.5 * spread + 0.02)
+
+
+def test_chunks_draw_from_random_numbers_of_their_own():
+    """The same observation everywhere: rows at one place of different chunks would be drawn alike."""
+
+    def define(rng):
+        w = pm.Dirichlet("w", np.ones(2))
+        z = pm.Categorical("z", w, shape=N)
+        pm.Normal("y", 0.1 * z, 1.0, observed=np.zeros(N))
+
+    whole, u, _ = problem(define)
+    cut = in_chunks(whole, 20)
+    drawn = cut.sampled(cut.space.constrain(u), np.ones(N), cut.data, jax.random.key(1))[1][-1]
+    chunks = np.asarray(drawn)[0].reshape(-1)[: N // 20 * 20].reshape(-1, 20)
+    assert len(np.unique(chunks, axis=0)) == len(chunks)
 
 
 @pytest.mark.parametrize("define", WHOLE)

@@ -1,5 +1,6 @@
-"""What the README and the guides say is run."""
+"""What the README, the guides and the notebooks say is run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,20 @@ def test_code_blocks_run_in_order(name, tmp_path, monkeypatch, capsys):
     namespace = {}
     for block in code:
         exec(compile(block, name, "exec"), namespace)
+
+
+NOTEBOOKS = sorted(p.name for p in (ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "notebooks" / name).read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    namespace = {}
+    for cell in code:
+        exec(compile(cell, name, "exec"), namespace)
 
 
 def test_the_readme_example_is_short():

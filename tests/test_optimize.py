@@ -1,11 +1,11 @@
 """The optimizers on plain functions with known maxima: no PyMC here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem, Status, run
+from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Problem, Status, run
 from pm_mlem.optimize.multistart import Start, multistart
 
 
@@ -110,26 +110,92 @@ def halving(u):
 
 
 def em_problem(mapping):
-    return Problem(lambda u: (np.nan, u), lambda u: (np.nan, u, np.eye(len(u))), mapping)
+    return Problem(lambda u: (np.nan, u), lambda u: (np.nan, u, np.eye(len(u))), EMMaps(mapping))
 
 
-def test_em_stops_by_the_distance_and_not_by_the_last_gain():
-    optimum = run(EM(tolerance=1e-10), em_problem(halving), np.array([10.0]))
+ACCELERATED = pytest.mark.parametrize("accelerate", [None, "squarem", "anderson"])
+
+
+@ACCELERATED
+def test_em_stops_by_the_distance_and_not_by_the_last_gain(accelerate):
+    em = EM(tolerance=1e-10, accelerate=accelerate)
+    optimum = run(em, em_problem(halving), np.array([10.0]))
     assert optimum.converged
     assert abs(optimum.point[0] - 3) < 1e-4
-    slow = run(EM(tolerance=1e-6), em_problem(lambda u: (3 + 0.999 * (u - 3), halving(u)[1])), np.array([3.1]))
+    slow = run(replace(em, tolerance=1e-6), em_problem(lambda u: (3 + 0.999 * (u - 3), halving(u)[1])), np.array([3.1]))
     assert -slow.value < 1e-4  # a rule on the last gain would have stopped at once
 
 
-def test_em_rejects_a_step_down():
-    optimum = run(EM(), em_problem(lambda u: (u + 1, -float(u[0] ** 2))), np.array([-0.25]))
+def linear_map(slowest, n=12, seed=0):
+    """A map that contracts by different rates along different directions towards the maximum of a quadratic, at 0."""
+    rng = np.random.default_rng(seed)
+    rates, weights = np.append(rng.uniform(0, slowest, n - 1), slowest), rng.uniform(1, 100, n)
+    basis, _ = np.linalg.qr(rng.normal(size=(n, n)))
+
+    def mapping(u):
+        c = basis.T @ u
+        return basis @ (rates * c), float(-50.0 - 0.5 * np.sum(weights * c**2))
+
+    return mapping, basis @ rng.normal(size=n)
+
+
+@pytest.mark.parametrize("slowest", [0.5, 0.9, 0.99, 0.995])
+def test_acceleration_climbs_and_saves_evaluations(slowest):
+    mapping, start = linear_map(slowest)
+    calls = {}
+    for name in (None, "squarem", "anderson"):
+        calls[name] = 0
+
+        def counted(u, name=name):
+            calls[name] += 1
+            return mapping(u)
+
+        optimum = run(EM(accelerate=name, tolerance=1e-9), em_problem(counted), start)
+        assert optimum.converged
+        assert -50.0 - optimum.value < 1e-6
+        assert np.all(np.diff(optimum.history) >= -1e-10)
+    assert calls["anderson"] <= 25
+    assert calls["squarem"] < (calls[None] if slowest > 0.5 else 1.5 * calls[None])
+
+
+@ACCELERATED
+def test_extrapolation_out_of_the_support_falls_back(accelerate):
+    """Far from its limit the map promises more than there is: beyond 3 the value is not finite."""
+
+    def mapping(u):
+        inside = u[0] < 3.0
+        return np.array([u[0] + 0.01 * (3 - u[0])]), float(-((u[0] - 2.99) ** 2)) if inside else np.nan
+
+    optimum = run(EM(accelerate=accelerate, tolerance=1e-7), em_problem(mapping), np.array([-50.0]))
+    assert np.isfinite(optimum.value)
+    assert np.all(np.diff(optimum.history) >= -1e-9)
+    assert optimum.point[0] == pytest.approx(2.99, abs=0.02)
+
+
+def test_variants_of_em_are_checked():
+    for wrong, text in [
+        ({"accelerate": "fast"}, "accelerate='fast' is unknown"),
+        ({"kind": "firm"}, "kind='firm' is unknown"),
+        ({"anneal": 1.5}, "a number between 0 and 1"),
+        ({"anneal": 0}, "a number between 0 and 1"),
+        ({"anneal": [0.5, -0.2]}, "positive inverse"),
+        ({"anneal": 0.5, "kind": "hard"}, "belongs to kind"),
+        ({"draws": 1, "kind": "stochastic"}, "at least 2"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            EM(**wrong)
+
+
+@ACCELERATED
+def test_em_rejects_a_step_down(accelerate):
+    optimum = run(EM(accelerate=accelerate), em_problem(lambda u: (u + 1, -float(u[0] ** 2))), np.array([-0.25]))
     assert optimum.status is Status.STALLED
     assert optimum.value == pytest.approx(-0.0625)
     assert "rejected" in optimum.message
 
 
 def test_iteration_limit_says_how_much_is_left():
-    optimum = run(EM(), em_problem(halving), np.array([10.0]), max_iterations=3)
+    optimum = run(EM(accelerate=None), em_problem(halving), np.array([10.0]), max_iterations=3)
     assert optimum.status is Status.MAX_ITERATIONS
     assert optimum.iterations == 3
     assert "still rising by about" in optimum.message
@@ -181,7 +247,7 @@ def test_multistart_keeps_the_best_and_sets_flawed_optima_aside():
     assert best.point[0] == pytest.approx(2, abs=1e-3)
     assert len(runs) == 2
     best, runs = multistart(
-        [Newton()], two_hills_problem(), starts, flaw=lambda u: "right is forbidden" if u[0] > 0 else None
+        [Newton()], two_hills_problem(), starts, flaw=lambda o: "right is forbidden" if o.point[0] > 0 else ""
     )
     assert best.point[0] == pytest.approx(-2, abs=1e-3)
     assert [r.reason for r in runs] == ["", "right is forbidden"]

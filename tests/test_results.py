@@ -51,6 +51,7 @@ def test_criteria(faithful_fit):
     assert fit.bic == pytest.approx(p * np.log(n) - 2 * fit.log_likelihood)
     r = fit.latent_probabilities["z"].values
     entropy = -np.sum(r * np.log(np.maximum(r, 1e-300)))
+    assert fit.entropy == pytest.approx(entropy)
     assert fit.icl == pytest.approx(fit.bic + 2 * entropy)
 
 
@@ -134,7 +135,7 @@ def test_history_and_starts(faithful_fit):
     assert float(history[-1]) == pytest.approx(faithful_fit.log_likelihood)
     starts = faithful_fit.starts
     assert starts.loc[0, "origin"] == "initial point"
-    assert starts["objective"].max() <= faithful_fit.log_likelihood + 1e-6
+    assert starts["log_likelihood"].max() <= faithful_fit.log_likelihood + 1e-6
 
 
 def test_datatree_groups(faithful_fit):
@@ -172,9 +173,6 @@ def test_map_attributes(faithful_map):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda f: f.decode(),
-        lambda f: f.predict(),
-        lambda f: f.score({}),
         lambda f: f.standard_errors(kind="sandwich"),
         lambda f: f.confidence_intervals(kind="profile"),
     ],

@@ -1,4 +1,4 @@
-"""Value, gradient and posterior of every structure against enumeration through PyMC's own log-density."""
+"""Value, gradient, posterior and mode of every structure against enumeration through PyMC's own log-density."""
 
 import numpy as np
 import pymc as pm
@@ -48,3 +48,12 @@ def test_equal_to_enumeration(name):
         np.testing.assert_allclose(
             np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
         )
+
+    states, units = engine.report.decode(u, objective.data)
+    best = expected.log_likelihood + np.log(np.max(expected.weights))
+    assert float(units.sum()) == pytest.approx(best, abs=1e-6 if name in SINGLE else 1e-8)
+    decoded = dict(zip(engine.report.latent_names, map(np.asarray, states), strict=True))
+    [place] = [
+        i for i, c in enumerate(expected.configurations) if all(np.array_equal(c[n], decoded[n]) for n in decoded)
+    ]
+    assert expected.weights[place] == pytest.approx(np.max(expected.weights), rel=1e-6)

@@ -1,7 +1,8 @@
 """Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
 from pm_mlem.compare import compare
-from pm_mlem.errors import NotIdentifiedError, UnsupportedModelError
+from pm_mlem.em_steps import EMStep, em_steps
+from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
 from pm_mlem.marginalize import marginalize
@@ -13,12 +14,15 @@ __all__ = [
     "EM",
     "LBFGS",
     "Adam",
+    "EMStep",
     "Fit",
+    "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
     "Status",
     "UnsupportedModelError",
     "compare",
+    "em_steps",
     "explain",
     "fit",
     "marginalize",

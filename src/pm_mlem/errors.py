@@ -15,3 +15,10 @@ class NotIdentifiedError(ValueError):
 
     The message names the parameters of that direction.
     """
+
+
+class LocalOptimaWarning(UserWarning):
+    """Only one of several starts reached the best optimum, so there may be a better one.
+
+    The message says how many starts there were and how to try more.
+    """

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Problem, Status
+from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Optimum, Problem, Status
 from pm_mlem.optimize.loop import Algorithm
-from pm_mlem.optimize.multistart import Run, Start, multistart
+from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
     from pm_mlem.objective.engine import Engine
+    from pm_mlem.objective.guards import Guard
     from pm_mlem.results.fit import Fit
 
 Method = str | EM | LBFGS | Newton | Adam
 METHODS = ("auto", "em", "lbfgs", "newton", "adam")
 MANY_PARAMETERS = 300
 """Above this, ``method="auto"`` does not form Hessians while it searches."""
+CHEAP_HESSIAN = 50_000
+"""Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 DEFAULT_STARTS = 8
 """Starts where a latent makes local optima likely and the user names no number."""
 
@@ -60,12 +65,19 @@ def fit(
     quadrature : int, optional
         Nodes per latent for continuous latents.
     fixed : dict, optional
-        ``{name: value}`` (constrained space): free variables that are held.
+        ``{name: value}`` (constrained space): free variables that are held. Single entries are held by their name
+        as in :meth:`Fit.summary`, ``{"mu[a]": 0.0, "P[0, 2]": 0.0}``, or by an array with NaN (or a mask) where the
+        entry stays free. The free entries of a row of probabilities share what the held ones leave. Entries that a
+        joint transform ties together (ordered, Cholesky factors, zero sum) are held together or not at all.
     starts : int or sequence of dict, optional
         How many starts, or ``{name: value}`` dictionaries (constrained space; variables that are left out keep
-        the model's initial point). Default: the initial point, plus random ones where there are latents.
+        the model's initial point). Default: the initial point and, where there are latents, seven more made from
+        the data and the priors; up to 24 in all where fewer do not agree on the best optimum.
     weights : array or dict, optional
-        Per-observation weights: an array over the observations, or ``{observed name: array}``.
+        Per-observation weights: an array over the observations or their leading axes, for every observed variable
+        of that shape, or ``{observed name: array}``. An integer weight is a number of repetitions, a weight of 0
+        drops the row (the data must be numbers all the same), fractions are allowed; observations that share a
+        latent need the same weight. For masked data the shape is that of all entries.
     random_seed : int, optional
         Makes random starts reproducible.
     backend : {"jax", "numba", "c"}
@@ -81,9 +93,15 @@ def fit(
     Raises
     ------
     ValueError
-        No model, no data, NaN in the data, unknown names, a start outside the support.
+        No model, no data, NaN in the data, states that a label does not have, unknown names, a start or a held value
+        outside the support, weights that are negative, not finite, all 0 or of the wrong shape.
     UnsupportedModelError
         Something in the model cannot be handled exactly; the message names it and the way out.
+
+    Warns
+    -----
+    LocalOptimaWarning
+        Only one of several starts reached the best optimum.
 
     Examples
     --------
@@ -103,28 +121,43 @@ def fit(
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
     from pm_mlem.objective.engine import engine_for
+    from pm_mlem.objective.guards import Guard
     from pm_mlem.objective.weights import unit_weights
     from pm_mlem.results.fit import Fit
+    from pm_mlem.results.notes import without_bound
 
     engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend)
     unit = unit_weights(engine.objective.tables, weights)
-    algorithms, chosen = choose(method, engine)
-    engine.verify(
-        curvature=any(isinstance(a, Newton) for a in algorithms), em=any(isinstance(a, EM) for a in algorithms)
-    )
-    with progress(chosen, enabled=progressbar) as observe:
-        points = start_points(starts, engine, unit, random_seed)
-        optimum, runs = multistart(algorithms, problem_of(engine, unit), points, observe=observe)
-        while grown := engine.larger_bounds(optimum.point):
+    algorithms = choose(method, engine)
+    with progress(algorithms[0].title, enabled=progressbar) as observe:
+        points, more = start_points(starts, engine, unit, random_seed)
+        guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
+
+        def flaw(found: Optimum) -> str:
+            value = problem.value_and_gradient
+            return guard.collapse(found.point) or without_bound(engine.objective, lambda u: value(u)[0], found)
+
+        optimum, runs = multistart(
+            algorithms, problem, points, flaw=flaw,
+            fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
+        )  # fmt: skip
+        while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
             engine = engine_for(model, estimator, latents=latents or (), fixed=fixed, backend=backend, bounds=grown)
             start = Start("optimum with fewer states", optimum.point)
-            optimum, _ = multistart(algorithms, problem_of(engine, unit), [start], observe=observe)
+            guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
+            optimum, _ = multistart(algorithms, problem, [start], observe=observe)
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(engine, optimum.point))
-    message = " ".join(filter(None, [optimum.message, engine.note, engine.cut_off(optimum.point)]))
+    doubt = unconfirmed(optimum, runs)
+    if doubt:
+        warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
+    remarks = notes(engine, guard, problem, optimum)
+    sentences = [optimum.message, ran(optimum), doubt, *remarks, engine.note, engine.cut_off(optimum.point)]
+    how = f"{optimum.method} (auto)" if method == "auto" else optimum.method
     return Fit(
-        model, estimator, chosen, message, time.perf_counter() - began, engine, optimum, tuple(map(record, runs)), unit
-    )
+        model, estimator, how, " ".join(filter(None, sentences)), time.perf_counter() - began, engine, optimum,
+        records(runs, estimator), unit,
+    )  # fmt: skip
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -163,58 +196,109 @@ def check_method(method: Method) -> None:
 # --- what to run ------------------------------------------------------------------------------------------
 
 
-def choose(method: Method, engine: Engine) -> tuple[list[Algorithm], str]:
-    """The algorithms to run one after the other, and what they are called."""
+NAMED: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
+
+
+def choose(method: Method, engine: Engine) -> Plan:
+    """The algorithms to run one after the other."""
+    size = engine.objective.space.size
+    finish = NAMED["lbfgs" if size > MANY_PARAMETERS else "newton"]
+    if isinstance(method, str) and method != "auto":
+        return [NAMED[method]]
+    if isinstance(method, EM) and method.finish:
+        return [method, finish]
     if not isinstance(method, str):
-        return [method], method.title
-    named: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
-    if method != "auto":
-        return [named[method]], named[method].title
-    finish = named["lbfgs" if engine.objective.space.size > MANY_PARAMETERS else "newton"]
-    if engine.objective.tables.structure.latents:
-        return [EM(max_iterations=500, tolerance=1e-3), finish], f"EM, then {finish.title} (auto)"
-    return [finish], f"{finish.title} (auto)"
+        return [method]
+    if not engine.objective.tables.structure.latents:
+        return [finish]
+    if engine.objective.work * size <= CHEAP_HESSIAN:
+        return [EM(max_iterations=500, tolerance=1e-3), finish]
+    em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
+    return [em, Fallback(finish)]
 
 
-def problem_of(engine: Engine, unit: np.ndarray) -> Problem:
-    """Close the compiled functions over the data and the weights."""
+def ran(optimum: Optimum) -> str:
+    """A sentence about what was run."""
+    legs = [f"{title} for {count} iteration{'' if count == 1 else 's'}" for title, count in optimum.legs]
+    return f"Ran {', then '.join(legs)}."
+
+
+def problem_of(engine: Engine, unit: np.ndarray, random_seed: int | None = None) -> Problem:
+    """Close the compiled functions over the data and the weights; each is checked before its first use."""
+    seed = int(np.random.default_rng(random_seed).integers(2**31))
     objective, data = engine.objective, engine.objective.data
 
     def value_and_gradient(u):
+        engine.verify("value_and_gradient")
         value, gradient = objective.value_and_gradient(u, unit, data)
         return float(value), np.asarray(gradient)
 
-    def derivatives(u):
-        value, gradient, hessian = objective.derivatives(u, unit, data)
-        return float(value), np.asarray(gradient), np.asarray(hessian)
+    recent: dict[bytes, tuple] = {}  # the curvature at the optimum is asked for again
 
-    def em_map(u):
+    def derivatives(u):
+        key = np.asarray(u).tobytes()
+        if key not in recent:
+            engine.verify("derivatives")
+            value, gradient, hessian = objective.derivatives(u, unit, data)
+            while len(recent) > 1:
+                recent.pop(next(iter(recent)))
+            recent[key] = float(value), np.asarray(gradient), np.asarray(hessian)
+        return recent[key]
+
+    def soft(u):
+        engine.verify("em_map")
         new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
         return np.asarray(new), float(value)
 
-    return Problem(value_and_gradient, derivatives, em_map)
+    def tempered(u, power):
+        return np.asarray(engine.tempered_map(u, unit, data, power))
+
+    def hard(u):
+        new, value = engine.hard_map(u, unit, data)
+        return np.asarray(new), float(value)
+
+    def stochastic(u, iteration):
+        return np.asarray(engine.stochastic_map(u, unit, data, seed + iteration))
+
+    return Problem(value_and_gradient, derivatives, EMMaps(soft, hard, stochastic, tempered))
 
 
-def start_points(starts, engine: Engine, unit: np.ndarray, random_seed: int | None) -> list[Start]:
-    """The user's starts, or the initial point and random ones."""
-    from pm_mlem.objective.starts import random_points
+def start_points(
+    starts, engine: Engine, unit: np.ndarray, random_seed: int | None
+) -> tuple[list[Start], Callable[[int], list[Start]]]:
+    """The user's starts, or the initial point and others, and a function that makes further ones."""
+    from pm_mlem.objective.starts import StartMaker
 
     objective = engine.objective
-    has_latents = bool(objective.tables.structure.latents)
+    maker = StartMaker(objective, lambda: engine.em_map, unit, np.random.default_rng(random_seed))
+
+    def more(count: int) -> list[Start]:
+        return [Start(origin, point) for origin, point in maker.further(count)]
+
     if starts is None:
-        starts = DEFAULT_STARTS if has_latents else 1
+        starts = DEFAULT_STARTS if objective.tables.structure.latents else 1
     if not isinstance(starts, int | np.integer):
         points = [objective.space.unconstrain(given) for given in starts]
         if not points:
             raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
-        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)]
+        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
     if starts < 1:
         raise ValueError(f"starts={starts} must be at least 1.")
-    rng = np.random.default_rng(random_seed)
-    jitter = rng.normal(scale=0.01, size=objective.space.size) if has_latents else 0.0
-    first = Start("initial point", objective.space.initial + jitter)  # equal components would stay equal for ever
-    others = random_points(objective, engine.em_map, unit, int(starts) - 1, rng) if starts > 1 else ()
-    return [first, *[Start(origin, point) for origin, point in others]]
+    return [Start(*maker.first()), *more(int(starts) - 1)], more
+
+
+def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
+    """Sentences about what is peculiar at the optimum."""
+    from pm_mlem.inference.information import observed_information
+    from pm_mlem.results.notes import optimum_notes
+
+    if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
+        return []
+    information = None
+    if Newton.title in dict(optimum.legs):
+        information = observed_information(problem.derivatives(optimum.point)[2])
+    remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
+    return [*remarks, *optimum_notes(engine.objective, optimum.point, information)]
 
 
 def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
@@ -235,13 +319,22 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
     )
 
 
-def record(run: Run) -> dict[str, Any]:
-    """One row of ``Fit.starts``."""
+def records(runs: Sequence[Run], estimator: str) -> tuple[Mapping[str, Any], ...]:
+    """The rows of ``Fit.starts``."""
+    return tuple(
+        record(i, run, "log_likelihood" if estimator == "mle" else "log_posterior") for i, run in enumerate(runs)
+    )
+
+
+def record(i: int, run: Run, objective: str) -> dict[str, Any]:
     status = str(run.optimum.status) if run.finished else "set aside early"
     return {
+        "start": i,
         "origin": run.start.origin,
-        "objective": run.optimum.value,
+        objective: run.optimum.value,
         "iterations": run.optimum.iterations,
         "status": status if run.twin is None else f"same optimum as start {run.twin}",
+        "optimum": run.number,
+        "reached": run.reached,
         "reason": run.reason,
     }

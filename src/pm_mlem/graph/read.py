@@ -21,6 +21,8 @@ def read(
     latents: Sequence[str] = (),
     fixed: Mapping[str, object] | None = None,
     bounds: Bounds | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> ModelTables:
     """The tables of a model.
 
@@ -29,7 +31,7 @@ def read(
 
     Parameters
     ----------
-    model, latents, fixed : as in :func:`~pm_mlem.graph.structure.analyse`
+    model, latents, fixed, unknown, means : as in :func:`~pm_mlem.graph.structure.analyse`
     with_prior : as in :func:`~pm_mlem.graph.tabulate.tabulate`
     bounds : largest states of counts without an upper bound, as far as they are known
 
@@ -40,7 +42,9 @@ def read(
     joined: Joined = {}
     chosen = dict(bounds or {})
     while True:
-        structure = analyse(model, latents=latents, fixed=fixed, joined=joined, bounds=chosen)
+        structure = analyse(
+            model, latents=latents, fixed=fixed, joined=joined, bounds=chosen, unknown=unknown, means=means
+        )
         try:
             tables = tabulate(structure, with_prior=with_prior)
         except UnsupportedModelError as error:

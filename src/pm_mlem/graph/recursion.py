@@ -6,7 +6,7 @@ vectors at ``lag`` times, oldest first; while a step is taken it is one time lon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -125,9 +125,16 @@ def total(tables: Sequence[Any]) -> Any:
     return result
 
 
-def forward(xp: Any, window: Window, alpha: Any, tables: Sequence[Any], valid: Any) -> Any:
+def largest(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """The maximum, in place of :func:`logsumexp`."""
+    return x.max(axis=axes)
+
+
+def forward(
+    xp: Any, window: Window, alpha: Any, tables: Sequence[Any], valid: Any, reduce: Callable = logsumexp
+) -> Any:
     """``alpha`` one time later; components that have ended keep theirs."""
-    new = logsumexp(xp, longer(window, alpha) + total(tables), window.oldest)
+    new = reduce(xp, longer(window, alpha) + total(tables), window.oldest)
     new = xp.broadcast_to(new, alpha.shape)
     return xp.where(valid, new, alpha)
 

@@ -69,7 +69,7 @@ class RowTables:
     unit_places: tuple[Place, ...]
     part: Part
     known: Mapping[Variable, tuple[Variable, Place]]
-    """The model's data and density arrays, and what stands for them in a part."""
+    """The model's data, density arrays and probes, and what stands for them in a part."""
 
     def part_of(self, arrays: Sequence[Variable]) -> tuple[tuple[Variable, ...], tuple[Place, ...]] | None:
         """Other arrays of the model for a part of the rows, and their rows; None where they mix them."""
@@ -134,6 +134,9 @@ def part_of_tables(tables: ModelTables, part: Part) -> RowTables:
     stand_ins = [part.placeholder(d.input, place) for d, (_, place) in zip(tables.densities, densities, strict=True)]
     for d, new, (_, place) in zip(tables.densities, stand_ins, densities, strict=True):
         known[d.input] = new, place
+    for probe in tables.probes:
+        place = first_axis(probe.input, part)
+        known[probe.input] = part.placeholder(probe.input, place), place
     units = part_of_graph(tables.elimination.units, known, part)
     if all(place is None for _, place in units):
         raise Mixed("no vector of units runs along the rows")

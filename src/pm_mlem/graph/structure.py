@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,10 +17,11 @@ from pymc.distributions.distribution import PartialObservedRV
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar import ScalarType
 from pytensor.tensor.elemwise import DimShuffle
-from pytensor.tensor.random.basic import CategoricalRV
+from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 from scipy.sparse import coo_array
@@ -29,7 +31,9 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.domains import domain, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
+from pm_mlem.graph.held import by_variable, check_support, complete, held_values, holding
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.means import NoMean, mean_name, prediction
 from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
@@ -46,10 +50,17 @@ class Parameter:
     placeholder: Variable
     """Its constrained value."""
     transform: object | None
+    held: np.ndarray | None = None
+    """Values of single entries that are held, NaN where they are free."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.placeholder.type.shape)
+
+    @property
+    def scale(self) -> str:
+        """The name of its transform; empty where it has none."""
+        return getattr(self.transform, "name", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +139,15 @@ class Term:
 
 
 @dataclass(frozen=True, eq=False)
+class ObservedPart:
+    """The observed entries of a variable whose data are masked: its name and shape, and the flat position of each."""
+
+    name: str
+    shape: tuple[int, ...]
+    positions: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ModelStructure:
     """The roles of a model's variables (without a reference to the model itself, so that caches can let go of it).
 
@@ -150,10 +170,17 @@ class ModelStructure:
     coords: Mapping[str, Sequence | None]
     initial: Mapping[Variable, object]
     """Initial-value strategies of the random variables."""
+    parts: Mapping[str, ObservedPart]
+    """What the observed variables that PyMC split off masked data are parts of."""
 
     @property
     def free(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.name not in self.fixed)
+
+    @property
+    def held(self) -> dict[str, np.ndarray]:
+        """Values of parameters that are held in part, NaN where they are free."""
+        return {p.name: p.held for p in self.free if p.held is not None}
 
     def vector_of(self, name: str) -> tuple[int, Latent]:
         """The position of the vector that a latent belongs to, and the latent."""
@@ -172,6 +199,8 @@ def analyse(
     fixed: Mapping[str, object] | None = None,
     joined: Mapping[str, tuple[int, ...]] | None = None,
     bounds: Mapping[str, int] | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -179,9 +208,12 @@ def analyse(
     ----------
     model : pm.Model
     latents : names of continuous free variables to integrate out
-    fixed : values (constrained space) of free variables that are not estimated
+    fixed : values (constrained space) of free variables that are not estimated, or of single entries of them: NaN
+        where an entry of an array stays free, or by the entry's name (``mu[a]``)
     joined : for each latent the axes whose entries are enumerated jointly
     bounds : for latent counts without an upper bound the largest state that is enumerated
+    unknown : observed variables whose values do not count
+    means : whether the means of the observed variables are among the Deterministics
 
     Raises
     ------
@@ -191,15 +223,17 @@ def analyse(
         A variable that cannot be handled exactly.
     """
     check_names(model, latents, "latents")
-    check_names(model, fixed or {}, "fixed")
+    given = by_variable(fixed or {}, [rv.name for rv in model.free_RVs])
+    check_names(model, given, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, dict(fixed or {}), dict(joined or {}), dict(bounds or {}))
+    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}), frozenset(unknown), means)
     for rv in model.observed_RVs:  # first: distributions of latents may read them
         builder.add_observed(rv)
     for rv in model.free_RVs:
         builder.add(rv)
     for rv in model.observed_RVs:
-        builder.add_component(rv)
+        if rv.name not in builder.unknown:
+            builder.add_component(rv)
     return builder.finish()
 
 
@@ -244,10 +278,13 @@ class Builder:
     def __init__(
         self,
         model: pm.Model,
-        fixed: dict[str, object],
+        fixed: Mapping[str, Mapping[str, object]],
         joined: dict[str, tuple[int, ...]],
         bounds: dict[str, int],
+        unknown: frozenset[str] = frozenset(),
+        means: bool = False,
     ):
+        self.unknown, self.means = unknown, means
         self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
@@ -285,7 +322,8 @@ class Builder:
             ) from refusal
         if not data.is_constant or data.slots:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
-        check_data(rv.name, data.data)
+        if data.data.size or whole_of(self.model, rv) is None:  # all entries may be masked
+            check_data(rv.name, data.data)
         self.register(rv, value, data)
 
     def add_component(self, rv: Variable) -> None:
@@ -307,7 +345,7 @@ class Builder:
 
     def add_latent(self, rv: Variable, mixture: str | None = None) -> None:
         if rv.name in self.fixed_values:
-            self.add_fixed(rv)
+            self.add_fixed_latent(rv)
             return
         shape = self.shape(rv)
         lower = unbounded_from(rv.owner.op)
@@ -336,27 +374,42 @@ class Builder:
         shape = self.shape(rv)
         value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         transform = self.model.rvs_to_transforms.get(rv)
-        self.parameters.append(Parameter(rv.name, rv, value, transform))
+        held = None
         if rv.name in self.fixed_values:
-            self.add_fixed(rv, value)
-        else:
+            held = complete(rv.name, self.held(rv, shape), transform)
+            check_support(rv.name, held, transform, rv)
+        if held is None:
+            self.parameters.append(Parameter(rv.name, rv, value, transform))
             self.register(rv, value, parameter(value))
+        elif np.any(np.isnan(held)):
+            self.parameters.append(Parameter(rv.name, rv, value, holding(rv.name, held, transform), held))
+            self.register(rv, value, parameter(value))
+        else:
+            self.parameters.append(Parameter(rv.name, rv, value, transform))
+            self.add_fixed(rv, value, held)
 
-    def add_fixed(self, rv: Variable, value: Variable | None = None) -> None:
+    def held(self, rv: Variable, shape: tuple[int, ...]) -> np.ndarray:
+        """What the entries of a variable are held at; NaN where they are free."""
+        dims = self.model.named_vars_to_dims.get(rv.name) or (None,) * len(shape)
+        coords = [self.model.coords.get(d) for d in dims]
+        labels = [range(n) if c is None or len(c) != n else np.asarray(c) for c, n in zip(coords, shape, strict=True)]
+        return held_values(rv.name, shape, labels, self.fixed_values[rv.name])
+
+    def add_fixed_latent(self, rv: Variable) -> None:
         shape = self.shape(rv)
-        given = np.asarray(self.fixed_values[rv.name])
-        try:
-            array = np.array(np.broadcast_to(given, shape), dtype=rv.type.dtype)
-        except ValueError:
-            raise ValueError(f"fixed={{'{rv.name}': ...}} has shape {given.shape}, the variable {shape}.") from None
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"fixed={{'{rv.name}': ...}} contains a value that is not finite.")
-        self.fixed[rv.name] = array
-        self.register(
-            rv,
-            pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape) if value is None else value,
-            Lifted(shape, data=array),
-        )
+        held = self.held(rv, shape)
+        if np.any(np.isnan(held)):
+            raise UnsupportedModelError(
+                f"Single entries of the discrete variable '{rv.name}' cannot be held with fixed=. Declare what is "
+                "known in the model, with the unknown entries masked: observed=np.ma.masked_array(values, mask)."
+            )
+        if np.any(held != np.round(held)):
+            raise ValueError(f"fixed={{'{rv.name}': ...}} must hold whole numbers: the variable is discrete.")
+        self.add_fixed(rv, pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape), held)
+
+    def add_fixed(self, rv: Variable, value: Variable, held: np.ndarray) -> None:
+        self.fixed[rv.name] = array = held.astype(rv.type.dtype)
+        self.register(rv, value, Lifted(array.shape, data=array))
 
     def shape(self, rv: Variable) -> tuple[int, ...]:
         static = rv.type.shape
@@ -371,12 +424,17 @@ class Builder:
                 return tuple(int(n) for n in function([], rv.shape, mode=PLAIN)())
 
     def finish(self) -> ModelStructure:
+        split = [rv for rv in self.model.observed_RVs if whole_of(self.model, rv) is not None]
+        parts = {rv.name: self.observed_part(rv) for rv in split}
+        for rv in self.model.observed_RVs:
+            check_labels(rv, self.leaves[rv].data, parts.get(rv.name), self.context)
         declared = [rv for rv in self.model.basic_RVs if rv in self.values]
         declared += [item.rv for item in self.latents if item.mixture is not None]
         priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
         mixtures = [rv for rv in declared if rv in self.mixtures]
         rest = [rv for rv in declared if self.kind(rv) != "prior" and rv not in self.mixtures]
-        rest += self.model.potentials
+        rest = [rv for rv in rest if rv.name not in self.unknown] + self.model.potentials
+        self.check_unknown(rest)
         signatures = Signatures(self.leaf)
         found = [self.signature(v, signatures) for v in rest]
         terms, links = [term for rv in mixtures for term in self.emission_terms(rv)], []
@@ -394,11 +452,46 @@ class Builder:
             tuple(self.dropped),
             self.leaves,
             self.stand_ins,
-            tuple(self.model.deterministics),
+            tuple(self.deterministics()),
             self.dims,
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
+            parts,
         )
+
+    def check_unknown(self, terms: Sequence[Variable]) -> None:
+        """Refuse unknown values that something else depends on."""
+        for rv in self.model.observed_RVs:
+            users = [v for v in terms if rv.name in self.unknown and v is not rv and rv in set(ancestors([v]))]
+            if users:
+                raise ValueError(
+                    f"'{users[0].name}' depends on the observed variable '{rv.name}', whose values are not known: give "
+                    "them as well."
+                )
+
+    def deterministics(self) -> Iterator[Variable]:
+        """Those of the model, and the means of the observed variables where they are wanted."""
+        yield from self.model.deterministics
+        for rv in self.model.observed_RVs if self.means else ():
+            mixture = self.mixtures.get(rv)
+            with suppress(NoMean):
+                value = prediction(rv, mixture.component if mixture is not None else None).copy()
+                value.name = mean_name(rv)
+                yield value
+
+    def observed_part(self, rv: Variable) -> ObservedPart:
+        """Where the entries of an observed variable stand in the variable that it was split off."""
+        whole = whole_of(self.model, rv)
+        missing = self.model[f"{whole.name}_unobserved"]
+        shape = self.leaves[rv].shape
+        values = [np.arange(1, 1 + math.prod(shape)).reshape(shape), np.zeros(self.shape(missing))]
+        inputs = [pt.tensor(dtype=v.type.dtype, shape=v.type.shape) for v in (rv, missing)]
+        [joined] = graph_replace([whole], dict(zip((rv, missing), inputs, strict=True)))
+        values = [v.astype(i.type.dtype) for v, i in zip(values, inputs, strict=True)]
+        numbers = np.asarray(function(inputs, joined, mode=PLAIN)(*values))
+        positions = np.empty(values[0].size, dtype=int)
+        positions[np.ravel(numbers[numbers > 0]).astype(int) - 1] = np.flatnonzero(numbers > 0)
+        return ObservedPart(whole.name, numbers.shape, positions)
 
     def emission_terms(self, rv: Variable) -> Iterator[Term]:
         """The densities of a mixture's components."""
@@ -508,6 +601,12 @@ def input_shape(variable: Variable):
     return None if shape is None else tuple(variable.shape[i] for i in range(len(shape)))
 
 
+def whole_of(model: pm.Model, rv: Variable) -> Variable | None:
+    """The variable that PyMC joins of an observed variable and the missing entries of its masked data."""
+    name = rv.name.removesuffix("_observed")
+    return model.named_vars[name] if name != rv.name and {name, f"{name}_unobserved"} <= set(model.named_vars) else None
+
+
 def is_missing_leaf(model: pm.Model, rv: Variable) -> bool:
     """An entry that PyMC split off masked data and that nothing else depends on: it integrates to one.
 
@@ -544,6 +643,27 @@ def check_data(name: str, data: np.ndarray) -> None:
         raise ValueError(
             f"The observed data of '{name}' contain {len(bad)} NaN or infinite value(s), the first at index {where}. "
             "Remove them, or declare them missing with a masked array."
+        )
+
+
+def check_labels(rv: Variable, data: np.ndarray, part: ObservedPart | None, context: Context) -> None:
+    """Refuse observed states that a Categorical or Bernoulli variable does not have."""
+    base = unscaled(rv)
+    if not isinstance(base.owner.op, CategoricalRV | BernoulliRV):
+        return
+    with named(rv.name):
+        lower, states = domain(base.owner.op, base, context)
+    bad = np.argwhere((data < lower) | (data >= lower + states))
+    if len(bad):
+        where = tuple(int(i) for i in bad[0])
+        value, name = data[where], rv.name
+        if part is not None:
+            position = part.positions[np.ravel_multi_index(where, data.shape)]
+            name, where = part.name, tuple(map(int, np.unravel_index(position, part.shape)))
+        raise ValueError(
+            f"The observed data of '{name}' contain {value:g} at index {where}, which is none of its states "
+            f"({lower} to {lower + states - 1}). Number the states from {lower}; where the state is not known, mask "
+            "the entry: observed=np.ma.masked_array(values, mask=...)."
         )
 
 

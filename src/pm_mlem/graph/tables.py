@@ -108,6 +108,9 @@ class ModelTables:
     probes: tuple[Probe, ...]
     probed: Elimination
     """The elimination of all factors and probes together."""
+    by_element: Elimination
+    """The elimination of all factors and the probes of the latents: every element has a table of its own, even where
+    nothing but its distribution reads it."""
     sites: tuple[Site, ...]
     context: Context
 

@@ -43,12 +43,13 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
-    chosen, probed, failed = add_probes(structure, factors, len(densities), elimination, derived, context)
+    chosen, probed, by_element, failed = add_probes(structure, factors, len(densities), elimination, derived, context)
     sites = find_sites(densities, context)
     check_missing(context)
     return ModelTables(
         structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
-        tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, sites, context,
+        tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, by_element, sites,
+        context,
     )  # fmt: skip
 
 
@@ -114,17 +115,18 @@ def add_probes(
     elimination: Elimination,
     derived: Sequence[DerivedValue],
     context: Context,
-) -> tuple[tuple[Probe, ...], Elimination, Mapping[str, str]]:
+) -> tuple[tuple[Probe, ...], Elimination, Elimination, Mapping[str, str]]:
     """Zero tables for every vector of latents and every Deterministic that reads one, and the sum that includes them.
 
-    Returns the probes, the elimination of all factors and probes together, and name -> reason for the
-    Deterministics whose posterior mean couples latents in a way that cannot be summed out.
+    Returns the probes, the elimination of all factors and probes together, that without the probes of Deterministics,
+    and name -> reason for the Deterministics whose posterior mean couples latents in a way that cannot be summed out.
     """
     wanted = [(v.name, whole(v)) for v in structure.vectors]
     wanted += [(d.name, d.lifted) for d in derived if d.lifted.slots]
     chosen: list[Probe] = []
     factors, skipped = list(factors), {}
-    for name, lifted in wanted:
+    by_element = elimination
+    for i, (name, lifted) in enumerate(wanted):
         shape = tuple(s.size for s in lifted.slots) + lifted.shape
         zeros = pt.tensor(f"probe_{name}", dtype="float64", shape=shape)
         stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
@@ -136,7 +138,8 @@ def add_probes(
             continue
         factors += extra
         chosen.append(Probe(name, zeros, shape))
-    return tuple(chosen), elimination, skipped
+        by_element = elimination if i < len(structure.vectors) else by_element
+    return tuple(chosen), elimination, by_element, skipped
 
 
 def whole(vector: LatentVector) -> Lifted:

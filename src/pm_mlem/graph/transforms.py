@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytensor.tensor as pt
 from pymc.initial_point import make_initial_point_expression
+from pymc.pytensorf import find_rng_nodes
 from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
+from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.lift import Context, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
@@ -39,7 +41,40 @@ def initial_values(structure: ModelStructure) -> list[np.ndarray]:
         initval_strategies=dict(structure.initial),
         return_transformed=False,
     )
-    return [np.asarray(v) for v in function([], outputs, mode=PLAIN)()] if outputs else []
+    values = function([], outputs, mode=PLAIN)() if outputs else []
+    return [
+        v if p.held is None else plug_in(v, p) for v, p in zip(map(np.asarray, values), structure.free, strict=True)
+    ]
+
+
+def plug_in(value: np.ndarray, parameter: Parameter) -> np.ndarray:
+    """A parameter's value with the entries that are held."""
+    free, held = np.isnan(parameter.held), np.nan_to_num(parameter.held)
+    if isinstance(parameter.transform, HeldSimplex):
+        total = np.sum(np.where(free, value, 0.0), axis=-1, keepdims=True)
+        value = value * parameter.transform.share / np.where(total > 0, total, 1.0)
+    return np.where(free, value, held)
+
+
+def prior_sampler(structure: ModelStructure) -> Callable[[np.random.Generator], dict[str, np.ndarray]]:
+    """A function that draws the free parameters from their joint prior (constrained space), given what is held.
+
+    What it returns raises where a prior cannot be drawn from (``pm.Flat``, a CustomDist without ``random``).
+    """
+    held = {p.rv: pt.constant(structure.fixed[p.name]) for p in structure.parameters if p.name in structure.fixed}
+    outputs = [p.rv for p in structure.free]
+    outputs = graph_replace(outputs, held, strict=False) if held else outputs
+    shared = find_rng_nodes(outputs)
+    generators = [rng.type() for rng in shared]
+    if shared:  # the model's own generators stay as they are
+        outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)), strict=False)
+    run = function(generators, outputs, mode=PLAIN, on_unused_input="ignore")
+
+    def draw(rng: np.random.Generator) -> dict[str, np.ndarray]:
+        values = run(*rng.spawn(len(generators)))
+        return {p.name: np.asarray(v, dtype=float) for p, v in zip(structure.free, values, strict=True)}
+
+    return draw
 
 
 def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable]:

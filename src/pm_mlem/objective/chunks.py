@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.rows import Place, RowTables, row_tables
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.elimination import Elimination
+from pm_mlem.graph.rows import Place, Rows, RowTables, row_tables
+from pm_mlem.graph.semirings import Semiring, choosing
+from pm_mlem.graph.tables import ModelTables, Probe
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.weights import product
 
@@ -25,6 +27,30 @@ SMALLEST_CHUNK = 256
 """Rows; fewer are not worth the loop."""
 LARGE = 2**18
 """Entries of the largest log-density array from which a model is evaluated in chunks."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Sums over the latents, for what does not run along the rows and for the rows of a chunk.
+
+    ``fixed`` and ``rows`` are functions of (density arrays, probes, data[, data of a key]).
+    """
+
+    probes: tuple[Probe, ...]
+    probe_places: tuple[Place, ...]
+    offsets: tuple[tuple[int, int], ...]
+    unit_places: tuple[Place, ...]
+    fixed: Callable[..., list]
+    rows: Callable[..., list]
+
+    def merge_probes(self, fixed: Sequence, rows: Sequence) -> list:
+        return merged(self.probe_places, fixed, rows)
+
+    def zeros(self, length: int, count: int) -> tuple[list, list]:
+        """The probes without rows, and those of a chunk."""
+        pairs = list(zip(self.probes, self.probe_places, strict=True))
+        fixed = [jnp.zeros(p.shape) for p, place in pairs if place is None]
+        return fixed, [jnp.zeros(whole(p.shape, place, length, count)) for p, place in pairs if place is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +93,25 @@ class Chunks:
         rows = self.total(part, (list(theta), fixed), self.row_weights(weights), data)
         return rows + self.rest(fixed, weights, data)
 
-    def e_step(self, theta: Sequence, weights, data: Sequence):
-        """Log-likelihood and its derivative with respect to every log-density array."""
-        fixed = self.fixed_densities(*theta, *data)
-        places = [place for place in self.tables.places if place is not None]
+    def e_step(self, theta: Sequence, weights, data: Sequence, powers: Sequence | None = None):
+        """Log-likelihood and its derivative with respect to every log-density array.
+
+        With ``powers``, one for each array, those of the densities to these powers.
+        """
+        powers = [1.0] * len(self.tables.places) if powers is None else powers
+        kinds = list(zip(powers, self.tables.places, strict=True))
+        fixed = [d * p for d, (p, _) in zip(
+            self.fixed_densities(*theta, *data), [k for k in kinds if k[1] is None], strict=True
+        )]  # fmt: skip
+        places = [place for _, place in kinds if place is not None]
+        along = [p for p, place in kinds if place is not None]
 
         def part(weights, data):
             def value(fixed, rows):
                 return self.weigh(self.chunk_units(fixed, rows, data), weights)
 
-            total, slopes = jax.value_and_grad(value, argnums=(0, 1))(fixed, self.row_densities(*theta, *data))
+            rows = [d * p for d, p in zip(self.row_densities(*theta, *data), along, strict=True)]
+            total, slopes = jax.value_and_grad(value, argnums=(0, 1))(fixed, rows)
             return (total, slopes[0]), slopes[1]
 
         (total, slopes), posterior = self.accumulate(part, self.row_weights(weights), data, places)
@@ -94,12 +129,71 @@ class Chunks:
 
         return self.total(part, list(theta), row_weights, data) + self.weigh(fixed, fixed_weights)
 
+    def posterior(self, sums: RowSums, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
+        """Any sums over the latents, their weighted total, and its derivatives.
+
+        Parameters
+        ----------
+        sums : of the model's latents
+        weights : one for each sum
+        probes : whether to derive by the probes (at zero) instead of the log-density arrays
+        key : random key, where the sums take one
+
+        Returns
+        -------
+        total, slopes, values
+            The derivatives have one array for each probe or log-density array.
+        """
+        fixed = self.fixed_densities(*theta, *data)
+        fixed_zeros, row_zeros = sums.zeros(self.length, self.count)
+        merge = sums.merge_probes if probes else self.merge
+        places = [place for place in (sums.probe_places if probes else self.tables.places) if place is not None]
+        unit_places = [place for place in sums.unit_places if place is not None]
+        pairs = list(zip(sums.offsets, sums.unit_places, strict=True))
+        chosen = [(weights[a:b], place) for (a, b), place in pairs if place is not None]
+        marks = [(jnp.ones(w.shape), place) for w, place in chosen]
+        numbers = [] if key is None else [(jnp.arange(self.count), Rows(0))]
+
+        def value(run, arrays, start, slopes, data, weights, keys):
+            """Weighted total and values, with some of the arrays replaced by those to derive by."""
+            densities, tables = (arrays, slopes) if probes else (slopes, start)
+            units = run(*self.merge(*densities), *sums.merge_probes(*tables), *data, *keys)
+            return self.weigh(units, weights), units
+
+        def part(given, data):
+            weights, fresh, last = given[: len(chosen)], given[len(chosen) : 2 * len(chosen)], given[2 * len(chosen) :]
+            keys = [jax.random.key_data(jax.random.fold_in(key, number[-1])) for number in last]
+            rows = self.row_densities(*theta, *data)
+            zeros = fixed_zeros, row_zeros
+
+            def of(fixed_part, row_part):
+                return value(sums.rows, (fixed, rows), zeros, (fixed_part, row_part), data, weights, keys)
+
+            at = zeros if probes else (fixed, rows)
+            (total, units), slopes = jax.value_and_grad(of, argnums=(0, 1), has_aux=True)(*at)
+            units = [jnp.where(f == 0, 0.0, u) for f, u in zip(fresh, units, strict=True)]
+            return (total, slopes[0]), [*slopes[1], *units]
+
+        (total, slopes), arrays = self.accumulate(part, [*chosen, *marks, *numbers], data, [*places, *unit_places])
+        nothing = [None] * sum(place is not None for place in self.tables.places)
+        no_rows = [None] * len(row_zeros)
+        rest_weights = [weights[a:b] for (a, b), place in pairs if place is None]
+        keys = [] if key is None else [jax.random.key_data(jax.random.fold_in(key, self.count))]
+
+        def rest(fixed_part):
+            slopes = fixed_part, no_rows if probes else nothing
+            return value(sums.fixed, (fixed, nothing), (fixed_zeros, no_rows), slopes, data, rest_weights, keys)
+
+        (more, units), own = jax.value_and_grad(rest, has_aux=True)(fixed_zeros if probes else fixed)
+        slopes = merge([a + b for a, b in zip(slopes, own, strict=True)], arrays[: len(places)])
+        along, alone = iter(arrays[len(places) :]), iter(units)
+        return total + more, slopes, [next(alone) if place is None else next(along) for place in sums.unit_places]
+
     # --- pieces of them ------------------------------------------------------------------------------------
 
     def merge(self, fixed: Sequence, rows: Sequence) -> list:
         """All density arrays in their order."""
-        rest, along = iter(fixed), iter(rows)
-        return [next(rest) if place is None else next(along) for place in self.tables.places]
+        return merged(self.tables.places, fixed, rows)
 
     def chunk_units(self, fixed: Sequence, rows: Sequence, data: Sequence) -> list:
         return self.row_units(*self.merge(fixed, rows), *data)
@@ -174,6 +268,12 @@ class Chunks:
         return sums, arrays
 
 
+def merged(places: Sequence[Place], fixed: Sequence, rows: Sequence) -> list:
+    """Arrays without rows and arrays with rows in their order."""
+    rest, along = iter(fixed), iter(rows)
+    return [next(rest) if place is None else next(along) for place in places]
+
+
 def cut(array, place: Place, start, length: int):
     """The rows of a chunk."""
     if place is None:
@@ -216,15 +316,43 @@ def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | No
     theta = list(tables.free_inputs)
     own = [v for v, _ in tables.data]
     fixed = [d.array for d, place in zip(tables.densities, found.places, strict=True) if place is None]
-    ends = [sum(tables.elimination.sizes[: i + 1]) for i in range(len(tables.elimination.sizes))]
     return Chunks(
         found,
-        tuple(zip([0, *ends[:-1]], ends, strict=True)),
+        offsets(tables.elimination.sizes),
         lower([*theta, *own], fixed, protect=theta, infinite=infinite),
         lower([*theta, *found.data], chosen(found.densities, found.places, True), protect=theta, infinite=infinite),
         lower([*found.stand_ins, *own], chosen(found.units, found.unit_places, False)),
         lower([*found.stand_ins, *found.data], chosen(found.units, found.unit_places, True)),
     )
+
+
+def row_sums(
+    tables: ModelTables, found: RowTables, elimination: Elimination, probes: Sequence[Probe], semiring: Semiring | None
+) -> RowSums | None:
+    """Sums over the latents with probes among their inputs; None where they mix rows.
+
+    With a ``semiring`` each chooses one configuration.
+    """
+    part = found.part_of([*[p.input for p in probes], *elimination.units])
+    if part is None:
+        return None
+    variables, places = part
+    own, units = variables[: len(probes)], variables[len(probes) :]
+    probe_places, unit_places = places[: len(probes)], places[len(probes) :]
+
+    def function(data: Sequence[Variable], rows: bool) -> Callable[..., list]:
+        inputs, outputs = [*found.stand_ins, *own, *data], chosen(units, unit_places, rows)
+        return lower(*((inputs, outputs) if semiring is None else choosing(inputs, outputs, semiring)))
+
+    with jax.ensure_compile_time_eval():  # constants stay constants where this is first needed within a trace
+        alone, along = function([v for v, _ in tables.data], False), function(found.data, True)
+    return RowSums(tuple(probes), probe_places, offsets(elimination.sizes), unit_places, alone, along)
+
+
+def offsets(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Begin and end of each vector in the vector of all."""
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return tuple(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def chosen(variables: Sequence[Variable], places: Sequence[Place], rows: bool) -> list[Variable]:

@@ -5,19 +5,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
 import pymc as pm
+from pytensor import function
 from pytensor.compile.sharedvalue import SharedVariable
 
 from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
+from pm_mlem.graph.held import as_array
 from pm_mlem.graph.read import read
+from pm_mlem.graph.structure import PLAIN
+from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.tabulate import check_informed
+from pm_mlem.graph.transforms import initial_values
+from pm_mlem.objective.guards import Inspector
 from pm_mlem.objective.lower import Backend, NotLowered
-from pm_mlem.objective.m_step import MStepPlan, em_map, plan_of
+from pm_mlem.objective.m_step import (
+    MStepPlan,
+    em_map,
+    hard_map,
+    plan_of,
+    q_function,
+    stochastic_map,
+    tempered_map,
+)
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
 from pm_mlem.objective.report import Report, build_report
 from pm_mlem.objective.verify import verify_objective, verify_plan
@@ -28,6 +43,8 @@ class Engine:
     """The compiled functions of one model under one estimator."""
 
     objective: Objective
+    arguments: Mapping[str, Any]
+    """How it was built, for :func:`engine_for` with other data."""
     note: str = ""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
@@ -39,25 +56,22 @@ class Engine:
         u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
         return u, verify_plan(self.objective.tables, space.values(u))
 
-    def verify(self, *, curvature: bool, em: bool) -> None:
-        """Check the plan, and those of the compiled functions that a fit uses.
+    def verify(self, name: Literal["em_map", "value_and_gradient", "derivatives"]) -> None:
+        """Check a compiled function against the reference before its first use.
 
         Raises
         ------
         UnsupportedModelError
             A check fails: a bug of this package.
         """
+        if name in self.verified:
+            return
         objective, (u, expected) = self.objective, self.reference
         unit = np.ones(objective.n_units)
-        if em and "em" not in self.verified:
-            value = self.em_map(u, unit, objective.data, objective.no_posterior, False)[1]
-            verify_objective(lambda v: (float(value), None), u, expected)
-            self.verified.add("em")
-        name = "derivatives" if curvature else "value_and_gradient"
-        if name in self.verified or (em and not curvature):
-            return
 
         def evaluate(v):
+            if name == "em_map":
+                return float(self.em_map(v, unit, objective.data, objective.no_posterior, False)[1]), None
             value, gradient, *_ = getattr(objective, name)(v, unit, objective.data)
             return float(value), np.asarray(gradient)
 
@@ -95,12 +109,33 @@ class Engine:
         return f"The counts {'; '.join(parts)}: they may have no finite optimum." if parts else ""
 
     @cached_property
+    def inspector(self) -> Inspector:
+        return Inspector(self.objective)
+
+    @cached_property
     def m_step(self) -> MStepPlan:
         return plan_of(self.objective)
 
     @cached_property
     def em_map(self) -> Callable:
         return jax.jit(em_map(self.objective, self.m_step))
+
+    @cached_property
+    def expected(self) -> Callable:
+        """``(u, u to evaluate at, weights, data) -> Q``, plus the log-prior under "map"."""
+        return jax.jit(partial(q_function, self.objective))
+
+    @cached_property
+    def hard_map(self) -> Callable:
+        return jax.jit(hard_map(self.objective, self.m_step))
+
+    @cached_property
+    def stochastic_map(self) -> Callable:
+        return jax.jit(stochastic_map(self.objective, self.m_step))
+
+    @cached_property
+    def tempered_map(self) -> Callable:
+        return jax.jit(tempered_map(self.objective, self.m_step))
 
 
 ENGINES: WeakKeyDictionary[pm.Model, dict[tuple, Engine]] = WeakKeyDictionary()
@@ -114,31 +149,64 @@ def engine_for(
     fixed: Mapping[str, object] | None = None,
     backend: Backend = "jax",
     bounds: Bounds | None = None,
+    unknown: Sequence[str] = (),
+    means: bool = False,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     held = tuple(sorted((bounds or {}).items()))
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, fingerprint(model))
+    shown = tuple(unknown), means
+    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
-        engines[key] = build_engine(model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds)
+        engines[key] = build_engine(
+            model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds, unknown=unknown, means=means
+        )
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
     return engines[key]
 
 
-def build_engine(model, estimator, *, latents, fixed, backend, bounds) -> Engine:
-    tables = read(model, with_prior=estimator == "map", latents=latents, fixed=fixed, bounds=bounds)
-    if estimator == "mle":
+def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, means) -> Engine:
+    choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
+    tables = read(model, with_prior=estimator == "map", **choices, unknown=unknown, means=means)
+    if estimator == "mle" and not means:
         check_informed(tables)
+    if estimator == "map":
+        check_held(tables)
+    arguments = {**choices, "backend": backend}
     try:
-        return Engine(build_objective(tables, estimator, backend))
+        return Engine(build_objective(tables, estimator, backend), arguments)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), note)
+        return Engine(build_objective(tables, estimator, "numba"), arguments, note)
+
+
+def check_held(tables: ModelTables) -> None:
+    """Refuse held entries where the prior of their variable has no density.
+
+    Raises
+    ------
+    ValueError
+    """
+    inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
+    values = [*initial_values(tables.structure), *[a for _, a in tables.data]] if tables.structure.held else []
+    for term in tables.structure.priors:
+        if term.name not in tables.structure.held:
+            continue
+        density = tables.context.symbol(tables.context.lift(term.density))
+        with np.errstate(all="ignore"):
+            value = function(inputs, density.sum(), mode=PLAIN, on_unused_input="ignore")(*values)
+        if not np.isfinite(value):
+            raise ValueError(
+                f"fixed= holds entries of '{term.name}' where its prior density is 0 or infinite, so there is no MAP "
+                "estimate. Give it a prior that allows these values (a Dirichlet with weight 1 at a probability that "
+                "is held at 0, say), or use estimator='mle'."
+            )
 
 
 def fixed_key(fixed: Mapping[str, object]) -> tuple:
-    return tuple((name, np.asarray(value).shape, np.asarray(value).tobytes()) for name, value in sorted(fixed.items()))
+    arrays = {str(name): as_array(value) for name, value in fixed.items()}
+    return tuple((name, array.shape, array.tobytes()) for name, array in sorted(arrays.items()))
 
 
 def fingerprint(model: pm.Model) -> tuple:

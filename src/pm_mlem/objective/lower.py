@@ -22,6 +22,7 @@ from pytensor.link.jax.dispatch import jax_funcify
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
+from pm_mlem.graph.semirings import Choice
 from pm_mlem.graph.shield import needs_guard
 from pm_mlem.objective import kernels
 from pm_mlem.objective.guarded import GuardedElemwise, guard, guarded
@@ -186,6 +187,19 @@ def _(op, **kwargs):
 @jax_funcify.register(WindowLogZ)
 def _(op, **kwargs):
     return kernels.window_log_z(op.window)
+
+
+@jax_funcify.register(Choice)
+def _(op, **kwargs):
+    if isinstance(op.op, LogSumExp):
+        kernel, axis = kernels.choice, op.op.axis
+        if op.number is None:
+            return lambda x: kernel(x, axis)
+        return lambda x, key: kernel(x, axis, kernels.own_key(key, op.number))
+    recursion = kernels.window_log_z(op.op.window, kernels.Choosing)
+    if op.number is None:
+        return recursion
+    return lambda *args: recursion(*args[:-1], key=kernels.own_key(args[-1], op.number))
 
 
 @jax_funcify.register(GuardedElemwise)

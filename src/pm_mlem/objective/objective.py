@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.objective.chunks import Chunks, build_chunks
+from pm_mlem.graph.semirings import Semiring, choosing
+from pm_mlem.graph.tables import ModelTables, Probe
+from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, row_sums
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
@@ -49,7 +50,7 @@ class Objective:
 
     def units(self, densities: Sequence, data: Sequence) -> jax.Array:
         """Log-likelihood of every unit."""
-        return jnp.concatenate([jnp.ravel(v) for v in self.partition(*densities, *data)])
+        return joined(self.partition(*densities, *data))
 
     def allowed(self, theta: Sequence, data: Sequence) -> jax.Array:
         """Whether all parameter conditions of the distributions hold."""
@@ -108,6 +109,115 @@ class Objective:
 
         return evaluate
 
+    # --- one configuration of the latents ------------------------------------------------------------------
+
+    def decoded(self, theta: Sequence, weights, data: Sequence) -> tuple[jax.Array, list]:
+        """The jointly most probable configuration of the latents in place of their posterior.
+
+        Parameters
+        ----------
+        theta : constrained parameters
+        weights : one for each unit
+        data : the model's data
+
+        Returns
+        -------
+        value
+            Weighted sum over the units of the joint log-density of observations and latents there.
+        posterior : list of arrays
+            For each log-density array how often its entries are read by that configuration, times the weights: what an
+            E-step would give if the configuration were known. Of several that are equally probable the first, never a
+            mean of them.
+        """
+        return self.at_configuration("max", theta, weights, data)
+
+    def sampled(self, theta: Sequence, weights, data: Sequence, key: jax.Array) -> tuple[jax.Array, list]:
+        """A draw of the latents from their joint posterior in place of the posterior.
+
+        Parameters
+        ----------
+        theta, weights, data : as for :meth:`decoded`
+        key : ``jax.random.key``
+
+        Returns
+        -------
+        value
+            The log-likelihood (all configurations summed), weighted.
+        posterior : list of arrays
+            As for :meth:`decoded`, at the configuration that was drawn.
+        """
+        return self.at_configuration("sample", theta, weights, data, key)
+
+    def at_configuration(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, key=None):
+        """:meth:`decoded` or :meth:`sampled`."""
+        weights = jnp.asarray(weights)[self.unit_of_sum]
+        total, posterior, _ = self.choose(semiring, theta, weights, data, probes=False, key=key)
+        return jnp.where(self.allowed(theta, data), total, -jnp.inf), posterior
+
+    def choose(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
+        """Weighted total of the sums that choose a configuration, its derivatives by the probes of the latents or by
+        the density arrays, and the sums.
+        """
+        if self.chunks is not None and (sums := self.row_choices(semiring)) is not None:
+            return self.chunks.posterior(sums, theta, weights, data, probes=probes, key=key)
+        choice, keys = self.choices(semiring), key_data(key)
+        densities = self.densities(*theta, *data)
+
+        def value(arrays):
+            chosen, tables = (densities, arrays) if probes else (arrays, self.no_probes)
+            vectors = choice(*chosen, *tables, *data, *keys)
+            return jnp.sum(product(weights, joined(vectors))), vectors
+
+        start = [jnp.asarray(p) for p in self.no_probes] if probes else densities
+        (total, vectors), slopes = jax.value_and_grad(value, has_aux=True)(start)
+        return total, slopes, vectors
+
+    def choices(self, semiring: Semiring) -> Callable[..., list]:
+        """(density arrays, latents' probes, data[, data of a key]) -> the sums over the latents, see ``unit_of_sum``.
+
+        Their gradient by the density arrays and by the probes is the indicator of one configuration of the latents
+        (see :mod:`pm_mlem.graph.semirings`).
+        """
+        return self.most_probable if semiring == "max" else self.drawn
+
+    @cached_property
+    def most_probable(self) -> Callable[..., list]:
+        return lower_choices(self.tables, "max")
+
+    @cached_property
+    def drawn(self) -> Callable[..., list]:
+        return lower_choices(self.tables, "sample")
+
+    def row_choices(self, semiring: Semiring) -> RowSums | None:
+        """:meth:`choices` for the rows of a chunk; None where they cannot be evaluated in chunks."""
+        return self.rows_most_probable if semiring == "max" else self.rows_drawn
+
+    @cached_property
+    def rows_most_probable(self) -> RowSums | None:
+        return self.row_sums("max")
+
+    @cached_property
+    def rows_drawn(self) -> RowSums | None:
+        return self.row_sums("sample")
+
+    def row_sums(self, semiring: Semiring) -> RowSums | None:
+        tables = self.tables
+        return row_sums(tables, self.chunks.tables, tables.by_element, latent_probes(tables), semiring)
+
+    @property
+    def no_probes(self) -> list[np.ndarray]:
+        """Zeros for the probes of the latents."""
+        return [np.zeros(p.shape) for p in latent_probes(self.tables)]
+
+    @cached_property
+    def unit_of_sum(self) -> np.ndarray:
+        """For each sum of :meth:`choices` its unit: they come in another order than those of ``partition``."""
+        result = np.full(self.n_units, -1)
+        by_element, plain = self.tables.by_element.unit_of_row, self.tables.elimination.unit_of_row
+        for sums, units in zip(by_element, plain, strict=False):  # the probes come last
+            result[sums] = units
+        return result
+
     # --- sizes ---------------------------------------------------------------------------------------------
 
     @property
@@ -157,6 +267,16 @@ class Objective:
         return jax.jit(evaluate)
 
 
+def joined(vectors: Sequence) -> jax.Array:
+    """The entries of all vectors."""
+    return jnp.concatenate([jnp.zeros(0), *[jnp.ravel(v) for v in vectors]])
+
+
+def key_data(key: jax.Array | None) -> list[jax.Array]:
+    """The input for a random key, if there is one."""
+    return [] if key is None else [jax.random.key_data(key)]
+
+
 LARGEST_ARRAY = 2**24
 """Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 
@@ -167,6 +287,20 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def largest_array(tables: ModelTables) -> int:
     """Entries of the largest log-density array."""
     return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in tables.densities), default=1)
+
+
+def latent_probes(tables: ModelTables) -> list[Probe]:
+    """The probes of the latents, without those of Deterministics."""
+    vectors = {v.name for v in tables.structure.vectors}
+    return [p for p in tables.probes if p.name in vectors]
+
+
+def lower_choices(tables: ModelTables, semiring: Semiring) -> Callable[..., list]:
+    """The sums over the latents, each choosing one configuration."""
+    arrays = [*[d.input for d in tables.densities], *[p.input for p in latent_probes(tables)]]
+    inputs, outputs = choosing([*arrays, *[v for v, _ in tables.data]], tables.by_element.units, semiring)
+    with jax.ensure_compile_time_eval():  # constants stay constants where this is first needed within a trace
+        return lower(inputs, outputs, "jax")
 
 
 def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:

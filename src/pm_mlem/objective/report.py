@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pm_mlem.graph.semirings import Semiring
 from pm_mlem.graph.tables import DerivedValue
+from pm_mlem.objective.chunks import RowSums, row_sums
 from pm_mlem.objective.lower import lower
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.m_step.step import e_step
+from pm_mlem.objective.objective import Objective, joined, latent_probes, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +51,35 @@ class Report:
 
         return dict(zip([p.name for p in chosen], jax.grad(total)(zeros), strict=True))
 
+    def posterior_and_units(self, theta, data) -> tuple[dict[str, jax.Array], jax.Array]:
+        """:meth:`posterior` and the log-likelihood by unit, in chunks where the data are large (not differentiable)."""
+        objective, rows = self.objective, self.rows
+        if rows is None:
+            return self.posterior(theta, data), objective.units(objective.densities(*theta, *data), data)
+        plain, probed = rows
+        weights = jnp.ones(objective.n_units)
+        _, _, units = objective.chunks.posterior(plain, theta, weights, data, probes=True)
+        _, slopes, _ = objective.chunks.posterior(probed, theta, weights, data, probes=True)
+        return dict(zip([p.name for p in probed.probes], slopes, strict=True)), joined(units)
+
+    @cached_property
+    def rows(self) -> tuple[RowSums, RowSums] | None:
+        """The sums over the latents for the rows of a chunk, without and with probes; None for small models."""
+        tables, chunks = self.objective.tables, self.objective.chunks
+        if chunks is None:
+            return None
+        plain = row_sums(tables, chunks.tables, tables.elimination, (), None)
+        probed = row_sums(tables, chunks.tables, tables.probed, tables.probes, None)
+        return None if plain is None or probed is None else (plain, probed)
+
     def estimands(self, u, data) -> list:
         theta = self.objective.space.constrain(u)
-        return [*theta, *self.deterministics(theta, data)]
-
-    def deterministics(self, theta, data) -> list:
-        arrays = self._arrays(*theta, *data)
         posterior = self.posterior(theta, data) if any(d.lifted.slots for d in self.derived) else {}
+        return [*theta, *self.deterministics(theta, data, posterior)]
+
+    def deterministics(self, theta, data, posterior: Mapping[str, jax.Array]) -> list:
         values = []
-        for d, array in zip(self.derived, arrays, strict=True):
+        for d, array in zip(self.derived, self._arrays(*theta, *data), strict=True):
             if d.lifted.slots:
                 mean = jnp.sum(product(posterior[d.name], array), axis=tuple(range(len(d.lifted.slots))))
             else:
@@ -84,19 +107,59 @@ class Report:
     # --- compiled ------------------------------------------------------------------------------------------
 
     @cached_property
+    def decode(self) -> Callable:
+        """``(u, data) -> (states, log-density)``: the jointly most probable configuration of the latents.
+
+        States by latent, in the order of ``latent_names``, and for every unit its joint log-density with the
+        observations.
+        """
+        return self.objective.jit_once(lambda u, data: self.configuration("max", u, data))
+
+    def configuration(self, semiring: Semiring, u, data, key=None) -> tuple[list, jax.Array]:
+        """One configuration of the latents: its states by latent, and the sums over the latents by unit."""
+        objective = self.objective
+        theta, weights = objective.space.constrain(u), jnp.ones(objective.n_units)
+        _, chosen, vectors = objective.choose(semiring, theta, weights, data, probes=True, key=key)
+        names = [p.name for p in latent_probes(objective.tables)]
+        indicators = dict(zip(names, chosen, strict=True))
+        sums = joined(vectors)
+        units = jnp.zeros_like(sums).at[objective.unit_of_sum].set(sums)
+        return [self.states(name, self.marginal(name, indicators)) for name in self.latent_names], units
+
+    def states(self, name: str, indicator: jax.Array) -> jax.Array:
+        """The states of a latent from their indicator, states first."""
+        return self.objective.tables.structure.vector_of(name)[1].lower + jnp.argmax(indicator, axis=0)
+
+    @cached_property
     def evaluate(self) -> Callable:
-        """``(u, weights, data) -> (estimands, latents, unit log-likelihoods, entropy of the latents)``."""
+        """``(u, data) -> (estimands, latents, unit log-likelihoods)``."""
 
         def everything(u, data):
             theta = self.objective.space.constrain(u)
-            densities = self.objective.densities(*theta, *data)
-            units, pullback = jax.vjp(lambda d: self.objective.units(d, data), densities)
-            [posterior] = pullback(jnp.ones_like(units))
-            complete = sum(jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True))
-            latents = self.latents(u, data) if self.latent_names else []
-            return self.estimands(u, data), latents, units, jnp.sum(units) - complete
+            posterior, units = self.posterior_and_units(theta, data)
+            latents = [self.marginal(name, posterior) for name in self.latent_names]
+            return [*theta, *self.deterministics(theta, data, posterior)], latents, units
 
         return self.objective.jit_once(everything)
+
+    @cached_property
+    def log_likelihood(self) -> Callable:
+        """``(u, weights, data) -> log-likelihood``, weighted over the units."""
+        return self.objective.jit_once(self.objective.log_likelihood)
+
+    @cached_property
+    def entropy(self) -> Callable:
+        """``(u, weights, data) -> entropy`` of the latents given the data, weighted over the units.
+
+        The log-likelihood less the expected log-density of data and latents together.
+        """
+
+        def difference(u, weights, data):
+            theta = self.objective.space.constrain(u)
+            value, posterior = e_step(self.objective, theta, weights, data)
+            return value - self.objective.expected(theta, posterior, data)
+
+        return self.objective.jit_once(difference)
 
     @cached_property
     def jacobian(self) -> Callable:

@@ -10,7 +10,7 @@ import numpy as np
 from pytensor import function
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.structure import PLAIN, ModelStructure
+from pm_mlem.graph.structure import PLAIN, ModelStructure, Parameter
 from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.transforms import constraining, initial_point, unconstraining
 from pm_mlem.objective.lower import Backend, lower
@@ -35,6 +35,10 @@ class ParameterSpace:
     constrain: Callable[..., list]
     unconstrain_arrays: Callable[..., list]
     """List of constrained arrays -> list of unconstrained arrays (pure JAX)."""
+    held: Mapping[str, np.ndarray]
+    """Values of the variables that are held in part, NaN where they are free; others are left out."""
+    labels: tuple[str, ...]
+    """Names of the unconstrained coordinates."""
     _forward: Callable[..., list]
     _backward: Callable[..., list]
 
@@ -53,6 +57,10 @@ class ParameterSpace:
             start = stop
         return slices
 
+    def is_free(self, name: str) -> np.ndarray:
+        """Which entries of a variable are estimated."""
+        return np.isnan(self.held[name]) if name in self.held else np.ones(self.shapes[name], dtype=bool)
+
     def split(self, u):
         """Flat vector -> list of unconstrained arrays."""
         return [u[s].reshape(self.unconstrained_shapes[name]) for name, s in self.slices.items()]
@@ -67,7 +75,7 @@ class ParameterSpace:
             return dict(zip(self.names, self._backward(*self.split(np.asarray(u))), strict=True))
 
     def unconstrain(self, values: Mapping[str, np.ndarray], argument: str = "starts") -> np.ndarray:
-        """Flat vector of constrained values; variables that are not named keep the initial point.
+        """Flat vector of constrained values; variables that are not named keep the initial point, held entries theirs.
 
         Raises
         ------
@@ -98,6 +106,8 @@ class ParameterSpace:
             raise ValueError(
                 f"{argument}: the value of '{name}' has shape {array.shape}, the variable {self.shapes[name]}."
             ) from None
+        if name in self.held:
+            array = np.where(self.is_free(name), array, self.held[name])
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{argument}: the value of '{name}' is not finite.")
         return array
@@ -135,9 +145,20 @@ def build_space(structure: ModelStructure, tables: ModelTables, backend: Backend
         return backward(*parts)
 
     return ParameterSpace(
-        names, {p.name: p.shape for p in structure.free}, shapes, initial, constrain, forward,
+        names, {p.name: p.shape for p in structure.free}, shapes, initial, constrain, forward, structure.held,
+        tuple(label for p in structure.free for label in coordinate_names(p, shapes[p.name])),
         evaluator(theta, unconstrained), evaluator(inputs, outputs),
     )  # fmt: skip
+
+
+def coordinate_names(parameter: Parameter, shape: tuple[int, ...]) -> list[str]:
+    """Names of a parameter's unconstrained coordinates, whose array has a shape."""
+    if parameter.held is None:
+        entries = list(np.ndindex(*shape))
+    else:
+        entries = list(zip(*np.unravel_index(parameter.transform.entries, parameter.shape), strict=True))
+    name = f"{parameter.name}__"
+    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in entries]
 
 
 def evaluator(inputs: Sequence[Variable], outputs: Sequence[Variable]) -> Callable[..., list]:

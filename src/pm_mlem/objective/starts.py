@@ -1,8 +1,9 @@
-"""Start points made from the data: cluster the units, give the clusters to the latents, take an M-step."""
+"""Start points made from the data and the priors: guess what the latents are, take a few M-steps from there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,195 @@ import numpy as np
 
 from pm_mlem.graph.factors import Factor
 from pm_mlem.graph.tables import DensityTerm
+from pm_mlem.graph.transforms import prior_sampler
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.objective import Objective
+
+PURITY = (0.7, 0.95)
+"""Range of the probability that a guessed state gets; the others share the rest."""
+EVENNESS = 5.0
+"""Concentration of the random shares of the groups (Dirichlet)."""
+M_STEPS = 3
+"""M-steps from the guessed states: parameters without a closed form take a Newton step in each."""
+SUBSAMPLE = 5_000
+"""Elements among which seeds are looked for."""
+TOWARDS_PRIOR = 0.3
+"""Perturbed points lie this far on the way from the initial point to a draw from the prior."""
+
+CLUSTERS, QUANTILES, SUBSETS = "clusters of the data", "quantiles of the data", "small subsets of the data"
+PRIOR, PERTURBED, INITIAL = "draw from the prior", "perturbed initial point", "initial point"
+WITH_LATENTS = (CLUSTERS, QUANTILES, CLUSTERS, SUBSETS, PRIOR, CLUSTERS, PERTURBED)
+"""Where the starts after the first come from, over and over."""
+WITHOUT_LATENTS = (PERTURBED, PRIOR)
+
+
+class StartMaker:
+    """Makes start points of one objective, as many as are asked for.
+
+    Parameters
+    ----------
+    objective
+    em_map : the compiled EM map ``(u, weights, data, given, use_given) -> (next u, value)``
+    unit : weights of the units
+    rng : all that is random comes from here
+    """
+
+    def __init__(
+        self, objective: Objective, em_map: Callable[[], Callable], unit: np.ndarray, rng: np.random.Generator
+    ):
+        self.objective, self.em_map, self.unit, self.rng = objective, em_map, unit, rng
+        self.made = 0
+
+    # --- one after the other -----------------------------------------------------------------------------------
+
+    def first(self) -> tuple[str, np.ndarray]:
+        """The initial point; with latents slightly perturbed, for equal components would stay equal for ever."""
+        space = self.objective.space
+        jitter = self.rng.normal(scale=0.01, size=space.size) if self.has_latents else 0.0
+        return INITIAL, space.initial + jitter
+
+    def further(self, count: int) -> Iterator[tuple[str, np.ndarray]]:
+        """More starts: where they come from, and the unconstrained point."""
+        kinds = WITH_LATENTS if self.has_latents and self.sorts else WITHOUT_LATENTS
+        for _ in range(count):
+            kind = kinds[self.made % len(kinds)]
+            self.made += 1
+            yield self.make(kind)
+
+    def make(self, kind: str) -> tuple[str, np.ndarray]:
+        if kind in (CLUSTERS, QUANTILES, SUBSETS):
+            return kind, self.from_guess(kind)
+        drawn = self.from_prior()
+        initial = self.objective.space.initial
+        if drawn is None:
+            return PERTURBED, initial + self.rng.normal(scale=0.5, size=len(initial))
+        return kind, drawn if kind == PRIOR else initial + TOWARDS_PRIOR * (drawn - initial)
+
+    # --- from the prior ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def draw(self) -> Callable:
+        return prior_sampler(self.objective.tables.structure)
+
+    def from_prior(self) -> np.ndarray | None:
+        """A draw from the prior of the parameters, unconstrained; None where there is none."""
+        try:
+            point = self.objective.space.unconstrain(self.draw(self.rng))
+        except Exception:  # anything may happen in a user's random(); a start is not worth an error
+            return None
+        return point if np.all(np.abs(point) < 1e6) else None
+
+    # --- from guessed states -----------------------------------------------------------------------------------
+
+    @property
+    def has_latents(self) -> bool:
+        return bool(self.objective.tables.structure.latents)
+
+    @cached_property
+    def tables(self) -> list[np.ndarray | None]:
+        """Features of the elements of each vector of latents; None where states are not groups of elements."""
+        structure = self.objective.tables.structure
+        result = []
+        for i, vector in enumerate(structure.vectors):
+            counted = any(structure.latents[j].cut for j in vector.latents)
+            usable = 1 < vector.states <= vector.n_elements and not counted
+            result.append(features(self.objective, i) if usable else None)
+        return result
+
+    @property
+    def sorts(self) -> bool:
+        """Whether there is a latent whose elements can be sorted into groups."""
+        return any(table is not None for table in self.tables)
+
+    @cached_property
+    def convert(self) -> Callable:
+        return posterior_from_assignments(self.objective)
+
+    def from_guess(self, kind: str) -> np.ndarray:
+        """Guess the states, and maximise as if that were their posterior."""
+        objective, initial = self.objective, self.objective.space.initial
+        posterior = self.convert(self.guess(kind), self.unit)
+        point = initial + self.rng.normal(scale=0.01, size=len(initial))
+        run = self.em_map()
+        for _ in range(M_STEPS):
+            new = np.asarray(run(point, self.unit, objective.data, posterior, True)[0])
+            if not np.all(np.isfinite(new)):
+                break
+            point = new
+        return point
+
+    def guess(self, kind: str) -> list[np.ndarray]:
+        """For each vector of latents state probabilities of its elements, (states, elements)."""
+        result = []
+        for vector, table in zip(self.objective.tables.structure.vectors, self.tables, strict=True):
+            if table is None:
+                result.append(self.rng.dirichlet(np.ones(vector.states), size=vector.n_elements).T)
+            elif kind == SUBSETS:
+                result.append(subsets(vector.states, vector.n_elements, self.objective.space.size, self.rng))
+            else:
+                split = clusters if kind == CLUSTERS else quantiles
+                labels = split(table, vector.states, self.rng)
+                result.append(soft(labels, vector.states, self.rng.uniform(*PURITY)))
+        return result
+
+
+# --- groups of elements -----------------------------------------------------------------------------------
+
+
+def clusters(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels by k-means++ seeding (Arthur & Vassilvitskii 2007) in a subsample, and the nearest seed."""
+    sample = table if len(table) <= SUBSAMPLE else table[rng.choice(len(table), SUBSAMPLE, replace=False)]
+    centre = sample[rng.integers(len(sample))]
+    centres, distance = [centre], squared(sample, centre)
+    for _ in range(k - 1):
+        total = distance.sum()
+        i = rng.choice(len(sample), p=distance / total) if total > 0 else rng.integers(len(sample))
+        centres.append(sample[i])
+        distance = np.minimum(distance, squared(sample, sample[i]))
+    return nearest(table, centres)
+
+
+def nearest(table: np.ndarray, centres: Sequence[np.ndarray]) -> np.ndarray:
+    """The number of the nearest centre of every row."""
+    best, labels = squared(table, centres[0]), np.zeros(len(table), dtype=int)
+    for i, centre in enumerate(centres[1:], start=1):
+        distance = squared(table, centre)
+        closer = distance < best
+        labels[closer], best[closer] = i, distance[closer]
+    return labels
+
+
+def squared(table: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    return ((table - centre) ** 2).sum(axis=1)
+
+
+def quantiles(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels by groups of random sizes along a random direction."""
+    along = table @ rng.normal(size=table.shape[1])
+    along = along + 1e-9 * rng.normal(size=len(along))  # ties go to either side
+    cuts = np.cumsum(rng.dirichlet(np.full(k, EVENNESS)))[:-1]
+    return np.searchsorted(np.quantile(along, cuts), along)
+
+
+def soft(labels: np.ndarray, k: int, purity: float) -> np.ndarray:
+    """State probabilities that mostly follow labels, (states, elements)."""
+    weights = np.full((k, len(labels)), (1.0 - purity) / max(k - 1, 1))
+    weights[labels, np.arange(len(labels))] = purity
+    return weights
+
+
+def subsets(k: int, n: int, parameters: int, rng: np.random.Generator) -> np.ndarray:
+    """A few random elements for each state, the others hardly count: groups that no distance shows (regressions)."""
+    size = min(max(3, 2 * parameters // k), n // k)
+    chosen = rng.permutation(n)[: size * k].reshape(k, size)
+    weights = np.full((k, n), 1e-3 / k)
+    weights[:, chosen.ravel()] = 0.0
+    for state, members in enumerate(chosen):
+        weights[state, members] = 1.0
+    return weights
+
+
+# --- what the elements look like --------------------------------------------------------------------------
 
 
 def features(objective: Objective, vector: int) -> np.ndarray | None:
@@ -29,8 +217,8 @@ def features(objective: Objective, vector: int) -> np.ndarray | None:
             continue
         counts = np.maximum(np.bincount(views[0].address, minlength=item.n_elements), 1)
         for column in rows.T:
-            sums = np.bincount(views[0].address, weights=column, minlength=item.n_elements)
-            columns.append(sums / counts)
+            known = np.where(np.isfinite(column), column, 0.0)
+            columns.append(np.bincount(views[0].address, weights=known, minlength=item.n_elements) / counts)
     if not columns:
         return None
     table = np.stack(columns, axis=1)
@@ -54,52 +242,6 @@ def observed_rows(density: DensityTerm, factor: Factor) -> np.ndarray | None:
         if np.array_equal(factor.entries, np.arange(factor.rows) * per_row):
             return blocks
     return flat[factor.entries]
-
-
-def random_points(
-    objective: Objective, em_map: Callable, unit: np.ndarray, count: int, rng: np.random.Generator
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Random starts: where they come from, and the unconstrained point.
-
-    With latents, M-steps from clusters of the data; otherwise a perturbed initial point.
-    """
-    space = objective.space
-    convert = posterior_from_assignments(objective) if objective.tables.structure.latents else None
-    for _ in range(count):
-        point = space.initial + rng.normal(scale=0.5, size=space.size)
-        if convert is None:
-            yield "perturbed initial point", point
-            continue
-        posterior = convert(assignments(objective, rng, purity=0.9), unit)
-        for _ in range(3):
-            point = np.asarray(em_map(point, unit, objective.data, posterior, True)[0])
-        yield "clusters of the data", point
-
-
-def seeds(table: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Cluster labels by k-means++ seeding (Arthur & Vassilvitskii 2007) and nearest seed."""
-    centres = [table[rng.integers(len(table))]]
-    for _ in range(k - 1):
-        distance = np.min([((table - c) ** 2).sum(axis=1) for c in centres], axis=0)
-        total = distance.sum()
-        chosen = rng.choice(len(table), p=distance / total) if total > 0 else rng.integers(len(table))
-        centres.append(table[chosen])
-    return np.argmin([((table - c) ** 2).sum(axis=1) for c in centres], axis=0)
-
-
-def assignments(objective: Objective, rng: np.random.Generator, purity: float) -> list[np.ndarray]:
-    """For each vector of latents random state probabilities of its elements, (states, elements)."""
-    result = []
-    for i, item in enumerate(objective.tables.structure.vectors):
-        table = features(objective, i) if item.states <= item.n_elements else None
-        if table is None:
-            weights = rng.dirichlet(np.ones(item.states), size=item.n_elements).T
-        else:
-            labels = seeds(table, item.states, rng)
-            weights = np.full((item.states, item.n_elements), (1 - purity) / max(item.states - 1, 1))
-            weights[labels, np.arange(item.n_elements)] = purity if item.states > 1 else 1.0
-        result.append(weights)
-    return result
 
 
 def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.ndarray], np.ndarray], list]:

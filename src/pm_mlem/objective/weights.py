@@ -19,24 +19,28 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
     ----------
     weights : None, array, or {observed name: array}
         Non-negative; shaped like the observations or like their leading axes. A plain array goes to every
-        observed variable with that leading shape.
+        observed variable with that leading shape; for masked data that is the shape of all entries.
 
     Raises
     ------
     ValueError
-        Unknown names, wrong shapes, negative or non-finite weights, or different weights within one unit.
+        Unknown names, wrong shapes, negative or non-finite weights, weights that are all 0, or different weights
+        within one unit.
     """
     sizes = tables.elimination.sizes
     result = np.full(sum(sizes), np.nan)
     for name, array in by_variable(tables, weights).items():
-        flat = expand(name, array, shape_of(tables, name))
+        flat = expand(name, array, tables)
         for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             density = tables.densities[factor.term_index]
             if name in density.term.members:
                 start, shape = density.part_of(name)
                 rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
                 assign(result, units[rows], flat[factor.entries[rows] - start], name)
-    return np.where(np.isnan(result), 1.0, result) * unit_scale(tables)
+    result = np.where(np.isnan(result), 1.0, result)
+    if result.size and not np.any(result):
+        raise ValueError("All weights are 0: no observation is left.")
+    return result * unit_scale(tables)
 
 
 def unit_scale(tables: ModelTables) -> np.ndarray:
@@ -65,17 +69,21 @@ def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
     if weights is None:
         return {}
     if isinstance(weights, Mapping):
+        part_of = {part.name: name for name, part in tables.structure.parts.items()}
         for name in weights:
-            if name not in observed:
+            if name not in observed and name not in part_of:
                 raise ValueError(
                     f"weights: '{name}' is not an observed variable; these are {', '.join(map(repr, observed))}."
                 )
-        return {name: np.asarray(array, dtype=float) for name, array in weights.items()}
+        return {part_of.get(name, name): np.asarray(array, dtype=float) for name, array in weights.items()}
     array = np.asarray(weights, dtype=float)
-    fitting = [n for n in observed if shape_of(tables, n)[: array.ndim] == array.shape]
+    shapes = {n: shape_of(tables, n) for n in observed}
+    wholes = {n: part.shape for n, part in tables.structure.parts.items() if n in shapes}
+    fitting = [n for n in observed if {**shapes, **wholes}[n][: array.ndim] == array.shape]
+    fitting = fitting or [n for n in observed if shapes[n][: array.ndim] == array.shape]
     if not fitting or array.ndim == 0:
-        shapes = ", ".join(f"'{n}': {shape_of(tables, n)}" for n in observed)
-        raise ValueError(f"weights of shape {array.shape} fit no observed variable ({shapes}).")
+        listed = ", ".join(f"'{n}': {shape}" for n, shape in {**shapes, **wholes}.items())
+        raise ValueError(f"weights of shape {array.shape} fit no observed variable ({listed}).")
     return {name: array for name in fitting}
 
 
@@ -83,11 +91,20 @@ def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
     return next(d.part_of(name)[1] for d in tables.densities if name in d.term.members)
 
 
-def expand(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def expand(name: str, array: np.ndarray, tables: ModelTables) -> np.ndarray:
+    """One weight for every observation of a variable; for masked data the array may be that of all entries."""
+    shape, part = shape_of(tables, name), tables.structure.parts.get(name)
     if not np.all(np.isfinite(array)) or np.any(array < 0):
         raise ValueError(f"weights of '{name}' must be finite and not negative.")
+    if part is not None and array.shape == part.shape[: array.ndim]:
+        return along(array, part.shape)[part.positions]
     if array.shape != shape[: array.ndim]:
         raise ValueError(f"weights of '{name}' have shape {array.shape}, the observations {shape}.")
+    return along(array, shape)
+
+
+def along(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array over the leading axes of a shape, repeated along the others; flat."""
     return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape).ravel()
 
 

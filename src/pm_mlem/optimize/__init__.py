@@ -5,6 +5,6 @@ from pm_mlem.optimize.em import EM
 from pm_mlem.optimize.lbfgs import LBFGS
 from pm_mlem.optimize.loop import Algorithm, run
 from pm_mlem.optimize.newton import Newton
-from pm_mlem.optimize.problem import Optimum, Problem, Status
+from pm_mlem.optimize.problem import EMMaps, Optimum, Problem, Status
 
-__all__ = ["EM", "LBFGS", "Adam", "Algorithm", "Newton", "Optimum", "Problem", "Status", "run"]
+__all__ = ["EM", "LBFGS", "Adam", "Algorithm", "EMMaps", "Newton", "Optimum", "Problem", "Status", "run"]

@@ -1,22 +1,53 @@
-"""Expectation-maximization as a fixed-point iteration."""
+"""Expectation-maximization: a fixed-point iteration, accelerated or not, and its variants."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pm_mlem.optimize.acceleration import ACCELERATORS, Climb, begin, noise
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
+
+KINDS = ("soft", "hard", "stochastic")
+HARDEST = 2.0
+"""Inverse temperature at the end of an annealed run, before the ordinary iterations."""
+PER_TEMPERATURE = 10
+"""Iterations at every temperature of an annealed run."""
 
 
 @dataclass(frozen=True)
 class EMState:
-    point: Vector
-    value: float
-    next_point: Vector
-    gain: float = np.inf
-    last_gain: float = np.nan
-    fell: float = 0.0
+    """A climb, and what the variants add to it.
+
+    Attributes
+    ----------
+    climb : the iteration so far
+    count : iterations so far
+    mean, averaged : mean of the points of a stochastic run after its first half, and how many they are
+    joint : the joint log-likelihood of data and labels that a hard run maximises
+    settled : whether the labels of a hard run stopped changing
+    """
+
+    climb: Climb
+    count: int = 0
+    mean: Vector | None = None
+    averaged: int = 0
+    joint: float = -np.inf
+    settled: bool = False
+
+    @property
+    def point(self) -> Vector:
+        return self.climb.point
+
+    @property
+    def value(self) -> float:
+        return self.climb.value
+
+    @property
+    def gain(self) -> float:
+        return self.climb.gain
 
 
 @dataclass(frozen=True)
@@ -25,57 +56,176 @@ class EM:
 
     Each iteration computes the posterior probabilities of the latents and maximises the expected complete-data
     log-likelihood: in closed form where a parameter has one, by a safeguarded Newton step otherwise. The
-    log-likelihood never falls.
+    log-likelihood never falls (except under ``kind="stochastic"`` and while ``anneal`` lasts).
 
     Parameters
     ----------
     max_iterations : int
+        With ``accelerate="squarem"`` an iteration takes two EM steps.
     tolerance : float
-        Stop when the log-likelihood still to be gained, extrapolated from the last gains (Aitken), is below this.
+        Stop when the log-likelihood still to be gained is below this. It is extrapolated from the gain of the last
+        step and the slowest recent rate of convergence (Aitken).
+    accelerate : {"squarem", "anderson", None}
+        Extrapolation of the iteration in the unconstrained space. Extrapolated points that are lower than the plain
+        EM step are not accepted.
+    kind : {"soft", "hard", "stochastic"}
+        "soft": EM. "hard": classification EM, which gives each latent its jointly most probable state in every
+        iteration; fast, but it maximises the joint likelihood of parameters and labels, which is biased for
+        overlapping components. "stochastic": the latents are drawn from their posterior in every iteration (SEM), and
+        the estimate is the mean over the second half of ``draws`` iterations; it leaves saddle points and poor local
+        maxima, and has Monte Carlo error.
+    anneal : float or sequence of float, optional
+        Deterministic annealing [4]_: inverse temperatures, powers to which the densities of the observations are raised
+        for 10 iterations each before the ordinary ones begin. A number between 0 and 1 stands for eight from there to
+        2; components that have merged at high temperature part again only above 1 where their scales are free [5]_.
+        Makes the result less dependent on the start.
+    draws : int
+        Iterations under ``kind="stochastic"``.
+    finish : bool
+        Finish on the marginal log-likelihood with Newton's method (L-BFGS where there are very many parameters), as
+        ``method="auto"`` does where it pays.
 
     References
     ----------
     .. [1] Dempster, A. P., Laird, N. M. & Rubin, D. B. *Maximum likelihood from incomplete data via the EM
        algorithm*. J. R. Stat. Soc. B 39 (1977). https://doi.org/10.1111/j.2517-6161.1977.tb01600.x
+    .. [2] Varadhan, R. & Roland, C. *Simple and globally convergent methods for accelerating the convergence of any
+       EM algorithm*. Scand. J. Stat. 35 (2008). https://doi.org/10.1111/j.1467-9469.2007.00585.x
+    .. [3] Celeux, G. & Govaert, G. *A classification EM algorithm for clustering and two stochastic versions*.
+       Comput. Stat. Data Anal. 14 (1992). https://doi.org/10.1016/0167-9473(92)90042-E
+    .. [4] Ueda, N. & Nakano, R. *Deterministic annealing EM algorithm*. Neural Networks 11 (1998).
+       https://doi.org/10.1016/S0893-6080(97)00133-0
+    .. [5] Naim, I. & Gildea, D. *Convergence of the EM algorithm for Gaussian mixtures with unbalanced mixing
+       coefficients*. ICML (2012). https://doi.org/10.48550/arXiv.1206.6427
+
+    Examples
+    --------
+    >>> import pm_mlem as mlem
+    >>> mlem.EM(accelerate="anderson", tolerance=1e-10).title
+    'EM with Anderson acceleration'
     """
 
     max_iterations: int = 10_000
     tolerance: float = 1e-8
-    title = "EM"
+    accelerate: str | None = "squarem"
+    kind: str = "soft"
+    anneal: float | Sequence[float] | None = None
+    draws: int = 300
+    finish: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accelerate not in ACCELERATORS:
+            raise ValueError(f"accelerate={self.accelerate!r} is unknown; use 'squarem', 'anderson' or None.")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is unknown; use 'soft', 'hard' or 'stochastic'.")
+        if self.draws < 2:
+            raise ValueError(f"draws={self.draws} must be at least 2.")
+        if self.anneal is not None and self.kind != "soft":
+            raise ValueError(f'anneal= belongs to kind="soft", not to kind={self.kind!r}.')
+        schedule = self.schedule
+        alone = np.ndim(self.anneal or 0.0) == 0
+        if any(not 0 < t < np.inf for t in schedule) or (alone and self.anneal is not None and not 0 < self.anneal < 1):
+            raise ValueError(
+                f"anneal={self.anneal!r} must be a number between 0 and 1 or a sequence of positive inverse "
+                "temperatures."
+            )
+
+    @property
+    def title(self) -> str:
+        names = {"hard": "classification EM", "stochastic": "stochastic EM"}
+        if self.kind in names:
+            return names[self.kind]
+        accelerators = {None: "EM", "squarem": "EM with SQUAREM", "anderson": "EM with Anderson acceleration"}
+        return ("annealed " if self.anneal is not None else "") + accelerators[self.accelerate]
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """The inverse temperature of every annealed iteration."""
+        if self.anneal is None:
+            return ()
+        given = np.atleast_1d(np.asarray(self.anneal, dtype=float))
+        if np.ndim(self.anneal) == 0 and given[0] > 0:
+            given = np.geomspace(given[0], HARDEST, 8)
+        return tuple(float(t) for t in np.repeat(given, PER_TEMPERATURE))
 
     def init(self, problem: Problem, point: Vector) -> EMState:
-        if problem.em_map is None:
-            raise ValueError("EM needs latent variables.")
-        new, value = problem.em_map(point)
-        return EMState(point, float(value), np.asarray(new))
+        if problem.em is None:
+            raise ValueError("EM needs an EM map.")
+        return EMState(begin(problem.em.soft, point))
 
     def step(self, problem: Problem, state: EMState) -> EMState:
-        new, value = problem.em_map(state.next_point)
-        value = float(value)
-        change = value - state.value
-        noise = 1e-12 * (1.0 + abs(state.value))
-        if not np.isfinite(value) or change < -noise:
-            return EMState(state.point, state.value, state.next_point, state.gain, state.last_gain, fell=change)
-        gain = remaining(change, state.last_gain)
-        return EMState(state.next_point, value, np.asarray(new), gain, change)
+        assert problem.em is not None
+        count = state.count + 1
+        if self.kind == "stochastic":
+            return self.drawn(problem, replace(state, count=count))
+        if self.kind == "hard":
+            return classified(problem, replace(state, count=count))
+        if state.count < len(self.schedule):
+            return replace(annealed(problem, state.climb, self.schedule[state.count], count), count=count)
+        return replace(state, climb=ACCELERATORS[self.accelerate](problem.em.soft, state.climb), count=count)
+
+    def drawn(self, problem: Problem, state: EMState) -> EMState:
+        """An M-step with drawn latents; at the end the mean of the points takes their place."""
+        assert problem.em is not None
+        point = problem.em.stochastic(state.climb.point, state.count)
+        mean, averaged = state.mean, state.averaged
+        if 2 * state.count > self.draws:
+            averaged += 1
+            mean = point if mean is None else mean + (point - mean) / averaged
+        if state.count >= self.draws and mean is not None:
+            point = mean
+        climb = begin(problem.em.soft, point)
+        return replace(state, climb=climb, mean=mean, averaged=averaged)
 
     def done(self, state: EMState) -> Verdict | None:
-        if state.fell:
-            return Verdict(
-                Status.STALLED, f"An EM step changed the log-likelihood by {state.fell:.2g} and was rejected."
-            )
-        if state.gain <= max(self.tolerance, 1e-13 * abs(state.value)):
-            return Verdict(
-                Status.CONVERGED, f"Converged: about {max(state.gain, 0.0):.1g} of log-likelihood is left to gain."
-            )
+        if self.kind == "stochastic":
+            return self.drawn_enough(state)
+        if self.kind == "hard":
+            return converged_labels(state)
+        return None if state.count < len(self.schedule) else converged(state.climb, self.tolerance)
+
+    def drawn_enough(self, state: EMState) -> Verdict | None:
+        if state.count < self.draws:
+            return None
+        return Verdict(
+            Status.CONVERGED,
+            f"Stochastic EM: the mean over the last {state.averaged} of {self.draws} draws of the latents; it has "
+            "Monte Carlo error and is not exactly the maximum (finish=True goes there).",
+        )
+
+
+def converged(climb: Climb, tolerance: float) -> Verdict | None:
+    """Whether an iteration stands at its limit."""
+    if climb.fell:
+        return Verdict(Status.STALLED, f"An EM step changed the log-likelihood by {climb.fell:.2g} and was rejected.")
+    if climb.gained_within(max(tolerance, 0.1 * noise(climb.value))):
+        left = f"about {climb.gain:.1g}" if climb.gain > noise(climb.value) else "nothing measurable"
+        return Verdict(Status.CONVERGED, f"Converged: {left} of log-likelihood is left to gain.")
+    return None
+
+
+def converged_labels(state: EMState) -> Verdict | None:
+    if not state.settled:
         return None
+    return Verdict(
+        Status.CONVERGED,
+        "Classification EM: the labels no longer change. This maximises the joint likelihood of parameters and labels, "
+        "not the likelihood of the data (finish=True goes there).",
+    )
 
 
-def remaining(change: float, last: float) -> float:
-    """Aitken's estimate of the gain that is left, from two successive gains."""
-    if not np.isfinite(last):
-        return np.inf
-    if change <= 0:
-        return 0.0
-    rate = min(change / last, 0.99999) if last > 0 else 0.99999
-    return change * rate / (1.0 - rate)
+def classified(problem: Problem, state: EMState) -> EMState:
+    """One step of classification EM: it ends when the joint log-likelihood stops rising."""
+    assert problem.em is not None
+    point, joint = problem.em.hard(state.climb.point)
+    if joint <= state.joint + noise(joint):
+        return replace(state, settled=True)
+    return replace(state, climb=begin(problem.em.soft, point), joint=joint)
+
+
+def annealed(problem: Problem, climb: Climb, temperature: float, count: int) -> EMState:
+    """One step with flattened posterior probabilities, and a nudge, so that components that have merged can part."""
+    assert problem.em is not None
+    point = problem.em.tempered(climb.point, temperature)
+    nudge = 1e-3 * np.random.default_rng(count).normal(size=len(point))
+    return EMState(begin(problem.em.soft, point + nudge))

@@ -50,7 +50,7 @@ def run(
     history = [float(state.value)]
     if not np.isfinite(state.value):
         return Optimum(start, float(state.value), Status.NOT_FINITE, "The objective is not finite at the start.",
-                       np.array(history), method=algorithm.title)  # fmt: skip
+                       np.array(history), legs=((algorithm.title, 0),))  # fmt: skip
     verdict = algorithm.done(state)
     try:
         while verdict is None and len(history) <= limit:
@@ -71,5 +71,5 @@ def run(
         )
     return Optimum(
         np.asarray(state.point), float(state.value), verdict.status, verdict.message, np.array(history),
-        float(state.gain), algorithm.title,
+        float(state.gain), ((algorithm.title, len(history) - 1),),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -12,16 +12,42 @@ Vector = np.ndarray
 
 
 class Status(Enum):
-    """How a run ended."""
+    """How a run ended.
+
+    ``DEGENERATE``: every start led to a point where the likelihood has no maximum (a component that collapsed, say).
+    """
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "iteration limit"
     STALLED = "stalled"
     NOT_FINITE = "not finite"
     INTERRUPTED = "interrupted"
+    DEGENERATE = "degenerate"
 
     def __str__(self) -> str:
         return self.value
+
+
+def not_given(*args):
+    raise NotImplementedError("This variant of EM has no map here.")
+
+
+@dataclass(frozen=True)
+class EMMaps:
+    """One EM iteration, by what is done about the latents.
+
+    Attributes
+    ----------
+    soft : point -> (next point, value at the point): their posterior probabilities
+    hard : point -> (next point, joint log-likelihood at the point): their jointly most probable states
+    stochastic : (point, number of the iteration) -> next point: a draw from their posterior
+    tempered : (point, inverse temperature) -> next point: their posterior probabilities to that power
+    """
+
+    soft: Callable[[Vector], tuple[Vector, float]]
+    hard: Callable[[Vector], tuple[Vector, float]] = not_given
+    stochastic: Callable[[Vector, int], Vector] = not_given
+    tempered: Callable[[Vector, float], Vector] = not_given
 
 
 @dataclass(frozen=True)
@@ -32,12 +58,12 @@ class Problem:
     ----------
     value_and_gradient : point -> (value, gradient)
     derivatives : point -> (value, gradient, Hessian)
-    em_map : point -> (next point, value at the point); None where there is nothing to expect over
+    em : the maps of EM; None where there are none
     """
 
     value_and_gradient: Callable[[Vector], tuple[float, Vector]]
     derivatives: Callable[[Vector], tuple[float, Vector, np.ndarray]]
-    em_map: Callable[[Vector], tuple[Vector, float]] | None = None
+    em: EMMaps | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,7 @@ class Optimum:
     status, message : how; the message is a sentence
     history : value at the start and after every iteration
     gain : estimate of what is still to be gained (log-likelihood units), NaN if unknown
+    legs : what was run, one after the other, and for how many iterations
     """
 
     point: Vector
@@ -58,7 +85,11 @@ class Optimum:
     message: str
     history: np.ndarray
     gain: float = np.nan
-    method: str = ""
+    legs: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def method(self) -> str:
+        return ", then ".join(title for title, _ in self.legs)
 
     @property
     def converged(self) -> bool:
@@ -75,11 +106,3 @@ class Verdict:
 
     status: Status
     message: str
-
-
-@dataclass
-class Stop:
-    """When the loop ends by itself."""
-
-    max_iterations: int = 1000
-    observe: Callable[[int, float], None] = field(default=lambda iteration, value: None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -23,6 +23,7 @@ from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
 from pm_mlem.results.labels import Labels, entry_names
+from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,10 +85,16 @@ class Fit:
 
     @cached_property
     def starts(self) -> pd.DataFrame:
-        """Every start: where it came from, how it ended, its objective, and which were the same optimum."""
+        """Every start and what became of it.
+
+        Columns: ``start`` (0, 1, ...); ``origin``; the objective where it ended (``log_likelihood``, or
+        ``log_posterior`` under "map"); ``iterations``; ``status``; ``optimum``, the number of the distinct optimum that
+        it reached (0 the best; the same up to names of states; none where the start was set aside early or ended at a
+        degenerate point); ``reached``, how many starts reached that optimum; ``reason`` why it is not acceptable.
+        """
         import pandas as pd
 
-        return pd.DataFrame([dict(run) for run in self._runs])
+        return pd.DataFrame([dict(run) for run in self._runs]).astype({"optimum": "Int64"})
 
     # --- estimates -----------------------------------------------------------------------------------------
 
@@ -99,12 +106,11 @@ class Fit:
     @cached_property
     def _report(self):
         objective = self._engine.objective
-        estimands, latents, units, entropy = self._engine.report.evaluate(self._optimum.point, objective.data)
+        estimands, latents, units = self._engine.report.evaluate(self._optimum.point, objective.data)
         return (
             dict(zip(self._engine.report.names, map(np.asarray, estimands), strict=True)),
             dict(zip(self._engine.report.latent_names, map(np.asarray, latents), strict=True)),
             np.asarray(units),
-            float(entropy),
         )
 
     @cached_property
@@ -124,8 +130,12 @@ class Fit:
     @property
     def log_likelihood(self) -> float:
         """Log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
-        units = self._report[2]
-        return float(np.sum(np.where(self._weights == 0, 0.0, self._weights * units)))
+        return float(np.sum(self._weighted_units))
+
+    @property
+    def _weighted_units(self) -> np.ndarray:
+        """Log-likelihood of every unit times its weight; a weight of 0 drops the unit, impossible or not."""
+        return self._weights * np.where(self._weights == 0, 0.0, self._report[2])
 
     @property
     def log_prior(self) -> float | None:
@@ -147,7 +157,7 @@ class Fit:
         """
         import xarray as xr
 
-        units = np.where(self._weights == 0, 0.0, self._weights * self._report[2])
+        units = self._weighted_units
         groups = unit_groups(self._engine.objective.tables)
         return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 
@@ -158,21 +168,7 @@ class Fit:
         The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
         The component of an observed mixture ``y`` is called ``y_component``.
         """
-        import xarray as xr
-
-        latents = {item.name: item for item in self._engine.objective.tables.structure.latents}
-        arrays = {}
-        for name, values in self._report[1].items():
-            states = self._state_labels(latents[name])
-            arrays[name] = self._labels.array(name, np.moveaxis(values, 0, -1), {f"{name}_state": states})
-        return xr.Dataset(arrays)
-
-    def _state_labels(self, latent) -> np.ndarray:
-        """The labels of the dimension of a latent's probabilities; its states where that has none."""
-        states = np.arange(latent.lower, latent.lower + latent.states)
-        if latent.states_dim is None or self._labels.coords.get(latent.states_dim) is None:
-            return states
-        return self._labels.coord(latent.states_dim, latent.states)
+        return probabilities(self._engine.objective.tables, self._labels, self._report[1])
 
     def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
         """Name and values of the one number observed for each element of a latent, if there is one."""
@@ -237,13 +233,26 @@ class Fit:
 
     @property
     def icl(self) -> float:
-        """BIC plus twice the entropy of the latents given the data (Biernacki, Celeux & Govaert 2000)."""
-        self._require_unit_weights("icl")
-        return self.bic + 2.0 * self._report[3]
+        """BIC plus twice the classification entropy, ``bic + 2 entropy`` (Biernacki, Celeux & Govaert 2000)."""
+        return self.bic + 2.0 * self.entropy
 
-    def _require_unit_weights(self, what: str) -> None:
-        if not np.all(self._weights == 1):
-            raise NotImplementedError(f"Fit.{what} is not available for a fit with weights.")
+    @cached_property
+    def entropy(self) -> float:
+        """Classification entropy: how uncertain the latents are given the data and the estimates, in nats.
+
+        ``-sum_z p(z | y) log p(z | y)`` over all configurations of a unit's latents together, added up over the units
+        with their weights; 0 where every unit is certain. For independent labels it is the sum of the entropies of the
+        rows of ``latent_probabilities``; for chains it is that of whole sequences, which is smaller. It is the
+        difference between the log-likelihood and the expected log-likelihood of the complete data (Hathaway 1986), and
+        what ``icl`` adds to ``bic``.
+
+        References
+        ----------
+        .. [1] Celeux, G. & Soromenho, G. *An entropy criterion for assessing the number of clusters in a mixture
+           model*. J. Classification 13 (1996). https://doi.org/10.1007/BF01246098
+        """
+        objective = self._engine.objective
+        return max(float(self._engine.report.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
@@ -279,34 +288,26 @@ class Fit:
         -------
         xarray.DataArray
             Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
-            is not identified.
+            is not identified. Entries that are held with ``fixed=`` are left out.
         """
         import xarray as xr
 
         self._check_kind(kind, cluster)
-        names = self._engine.objective.space.names
+        parameters = self._engine.objective.space
         if space == "unconstrained":
             matrix = delta_covariance(np.eye(self.n_params), self._information)
-            labels = self._unconstrained_labels
+            labels = list(parameters.labels)
         elif space == "constrained":
-            stacked = np.concatenate([self._jacobians[n].reshape(-1, self.n_params) for n in names])
+            free = {n: parameters.is_free(n) for n in parameters.names}
+            stacked = np.concatenate([self._jacobians[n][free[n]].reshape(-1, self.n_params) for n in free])
             matrix = delta_covariance(stacked, self._information)
-            labels = [entry for n in names for entry in entry_names(self.estimates[n])]
+            labels = [e for n in free for e in np.array(entry_names(self.estimates[n]))[free[n].ravel()].tolist()]
         else:
             raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
         return xr.DataArray(
             matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
             name="covariance", attrs={"kind": kind, "estimator": self.estimator},
         )  # fmt: skip
-
-    @property
-    def _unconstrained_labels(self) -> list[str]:
-        space = self._engine.objective.space
-        labels = []
-        for name in space.names:
-            shape = space.unconstrained_shapes[name]
-            labels += [f"{name}__[{', '.join(map(str, i))}]" if shape else f"{name}__" for i in np.ndindex(*shape)]
-        return labels
 
     def standard_errors(self, kind: str = "observed", cluster=None) -> xr.Dataset:
         """Standard errors of parameters and Deterministics (delta method, constrained space).
@@ -319,10 +320,13 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data (see :meth:`summary` for the reason).
+            NaN where an entry is not identified by the data, or held with ``fixed=`` (see :meth:`summary` for
+            the reason). A Deterministic of nothing but held entries has 0.
         """
         self._check_kind(kind, cluster)
+        held = self._engine.objective.space.held
         values = {n: delta_method(j, self._information) for n, j in self._jacobians.items()}
+        values |= {n: np.where(np.isnan(held[n]), values[n], np.nan) for n in held}
         return self._labels.dataset(self._in_model_order(values), kind=kind)
 
     def _check_kind(self, kind: str, cluster) -> None:
@@ -359,22 +363,25 @@ class Fit:
         error = delta_method(jacobian, self._information)
         if name not in space.names:
             return wald(estimate, error, level)
-        where = space.slices[name]
-        own = jacobian[..., where].reshape(estimate.size, -1)
-        entrywise = own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0
-        if entrywise and space.unconstrained_shapes[name] == space.shapes[name]:
-            rows = np.eye(self.n_params)[where]
-            u_error = delta_method(rows, self._information).reshape(estimate.shape)
-            u = self._optimum.point
+        where, free = space.slices[name], space.is_free(name)
+        own = jacobian[free][:, where]
+        bounds = np.full((*estimate.shape, 2), np.nan)
+        if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
+            u, u_error = self._optimum.point, delta_method(np.eye(self.n_params)[where], self._information)
 
             def constrain(part):
                 moved = u.copy()
-                moved[where] = np.ravel(part)
-                return space.values(moved)[name]
+                moved[where] = part
+                return space.values(moved)[name][free]
 
-            return wald_transformed(u[where].reshape(estimate.shape), u_error, level, constrain)
-        simplex = own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0)
-        return wald(estimate, error, level, "logit" if simplex else "identity")
+            bounds[free] = wald_transformed(u[where], u_error, level, constrain)
+            return bounds
+        if own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0):
+            share = np.where(free, 0.0, estimate).sum(axis=-1, keepdims=True)
+            share = np.broadcast_to(1.0 - share, estimate.shape)[free]
+            bounds[free] = share[:, None] * wald(estimate[free] / share, error[free] / share, level, "logit")
+            return bounds
+        return wald(estimate, error, level)
 
     # --- tables --------------------------------------------------------------------------------------------
 
@@ -388,12 +395,15 @@ class Fit:
 
         return summary_table(self, level)
 
-    def _note(self, name: str, error: float) -> str:
+    def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
+        space = self._engine.objective.space
         if name in self._engine.objective.tables.structure.fixed:
+            return "fixed"
+        if name in space.held and not space.is_free(name)[index]:
             return "fixed"
         if np.isfinite(error):
             return ""
-        others = involved(self._information, self._unconstrained_labels)
+        others = involved(self._information, space.labels)
         if self._information.rising:
             return "the estimate is a saddle point, not a maximum"
         return f"not identified: the likelihood is flat along a direction of {', '.join(others[:4])}"
@@ -423,7 +433,7 @@ class Fit:
         if not self._information.regular:
             from pm_mlem.errors import NotIdentifiedError
 
-            names = ", ".join(involved(self._information, self._unconstrained_labels)[:4])
+            names = ", ".join(involved(self._information, self._engine.objective.space.labels)[:4])
             raise NotIdentifiedError(
                 f"The estimator has no normal approximation: the likelihood is flat or rising along {names}."
             )
@@ -432,19 +442,111 @@ class Fit:
         values = jax.vmap(self._engine.objective.space.constrain)(points)
         return dict(zip(self._engine.objective.space.names, map(np.asarray, values), strict=True))
 
-    # --- not yet -------------------------------------------------------------------------------------------
+    # --- latents and new data ------------------------------------------------------------------------------
 
-    def decode(self) -> NoReturn:
-        """The jointly most probable latent states."""
-        raise NotImplementedError("Fit.decode: joint decoding of latents is not implemented.")
+    def decode(self) -> xr.Dataset:
+        """The jointly most probable states of all discrete latents given the data and the estimates.
 
-    def predict(self, data=None) -> NoReturn:
-        """Predictions for new values of the model's ``pm.Data``."""
-        raise NotImplementedError("Fit.predict is not implemented.")
+        Maxima take the place of sums over the states (max-product; on chains the algorithm of Viterbi 1967). The most
+        probable configuration need not consist of the most probable states of ``latent_probabilities``: it is one that
+        can occur as a whole. Of several equally probable ones it is the first, by the order of the states.
 
-    def score(self, data) -> NoReturn:
-        """Log-likelihood of new values of the model's ``pm.Data``."""
-        raise NotImplementedError("Fit.score is not implemented.")
+        Returns
+        -------
+        xarray.Dataset
+            For each latent its states, integers like those of the model's variable, with the dims of the variable; the
+            component of an observed mixture ``y`` is called ``y_component``. For each group of observed variables that
+            share latents (named as in ``pointwise_log_likelihood``) ``<group>_log_probability``: the log-probability
+            of the states of each unit together, ``log p(z | y)``. The attribute ``log_probability`` is that of all
+            latents, without the units of weight 0; weights do not matter otherwise.
+
+        References
+        ----------
+        .. [1] Viterbi, A. J. *Error bounds for convolutional codes and an asymptotically optimum decoding algorithm*.
+           IEEE Trans. Inf. Theory 13 (1967). https://doi.org/10.1109/TIT.1967.1054010
+        """
+        objective, report = self._engine.objective, self._engine.report
+        if not report.latent_names:
+            raise ValueError("The model has no discrete latent variables to decode.")
+        states, joint = report.decode(self._optimum.point, objective.data)
+        with np.errstate(invalid="ignore"):  # impossible units of weight 0
+            units = np.asarray(joint) - self._report[2]
+        return decoded(objective.tables, self._labels, report.latent_names, states, units, self._weights)
+
+    def predict(
+        self, data: Mapping[str, Any] | None = None, coords: Mapping[str, Sequence] | None = None
+    ) -> xr.DataTree:
+        """Fitted means of the observed variables, and their latents, at the model's data or at new ones.
+
+        Parameters
+        ----------
+        data : dict, optional
+            New values by name of the ``pm.Data``, as for ``pm.set_data``; lengths may change. Data that are not named
+            stay as they are. Observed variables whose values are not among ``data`` count as **unknown**: they are
+            predicted from everything else and tell nothing about the latents. Default: the data of the fit, all
+            observed variables known.
+        coords : dict, optional
+            New labels of dimensions that have labels and change their length.
+
+        Returns
+        -------
+        xarray.DataTree
+            ``predictions``: the mean of each observed variable given the data and the estimates; the probabilities of
+            the states of a Categorical, along ``<y>_state``. Discrete latents are averaged over with their posterior
+            given the known variables, or with their distribution where nothing is known about them. An unknown variable
+            without dims has length 1 along axes along which its parameters do not vary. Variables without a mean are
+            listed in the attribute ``left_out``.
+            ``deterministics``: as in ``estimates``. ``latent_posterior``: as ``latent_probabilities``.
+            ``latent_states``: as ``decode()``. Groups without content are left out.
+
+        Raises
+        ------
+        ValueError
+            A name that is no ``pm.Data``, values of a wrong shape, unknown values that another variable depends on.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     x = pm.Data("x", [0.0, 1.0, 2.0])
+        ...     slope = pm.Normal("slope")
+        ...     y = pm.Normal("y", slope * x, 1, observed=pm.Data("y_data", [0.1, 1.9, 4.1]))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> fit.predict({"x": [10.0]})["predictions"]["y"].values.round(2)
+        array([20.2])
+        """
+        from pm_mlem.results.predict import predict
+
+        return predict(self, data, coords)
+
+    def score(self, data: Mapping[str, Any], coords: Mapping[str, Sequence] | None = None) -> float:
+        """Log-likelihood of new values of the model's ``pm.Data`` at the estimates, without weights.
+
+        Parameters
+        ----------
+        data : dict
+            New values by name of the ``pm.Data``, the observations included, as for ``pm.set_data``; lengths may
+            change. Data that are not named stay as they are. The model is given its own data back.
+        coords : dict, optional
+            New labels of dimensions that have labels and change their length.
+
+        Raises
+        ------
+        ValueError
+            A name that is no ``pm.Data``, values of a wrong shape, or a model without ``pm.Data``.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=pm.Data("data", [1, 0, 1, 1]))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> round(float(np.exp(fit.score({"data": [1, 1]}))), 4)  # 0.75 squared
+        0.5625
+        """
+        from pm_mlem.results.predict import score
+
+        return score(self, data, coords)
 
     # --- display -------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from pm_mlem.graph import held
 from pm_mlem.graph.units import UnitGroup
 
 
@@ -61,10 +62,4 @@ class Labels:
 
 def entry_names(array: xr.DataArray) -> list[str]:
     """Names of the entries of a labelled array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``."""
-    if array.ndim == 0:
-        return [str(array.name)]
-    labels = [array.coords[d].values for d in array.dims]
-    return [
-        f"{array.name}[{', '.join(str(l[i]) for l, i in zip(labels, index, strict=True))}]"
-        for index in np.ndindex(*array.shape)
-    ]
+    return held.entry_names(str(array.name), [array.coords[d].values for d in array.dims])

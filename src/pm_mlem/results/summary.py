@@ -37,9 +37,8 @@ def summary_table(fit: Fit, level: float) -> pd.DataFrame:
         error = errors[name].values if name in errors else blank
         bounds = intervals[name].values if name in intervals else np.stack([blank, blank], axis=-1)
         for i in np.ndindex(*estimate.shape):
-            rows.append(
-                (float(estimate.values[i]), float(error[i]), *map(float, bounds[i]), fit._note(name, float(error[i])))
-            )
+            note = fit._note(name, i, float(error[i]))
+            rows.append((float(estimate.values[i]), float(error[i]), *map(float, bounds[i]), note))
     return pd.DataFrame(rows, index=index, columns=["estimate", "se", "ci_lb", "ci_ub", "note"])
 
 

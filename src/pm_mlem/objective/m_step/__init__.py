@@ -4,5 +4,18 @@ from pm_mlem.objective.m_step.blocks import ClosedBlock, MStepPlan, ProbabilityB
 from pm_mlem.objective.m_step.recognise import recognise
 from pm_mlem.objective.m_step.register import register_m_step
 from pm_mlem.objective.m_step.step import em_map, plan_of
+from pm_mlem.objective.m_step.variants import hard_map, q_function, stochastic_map, tempered_map
 
-__all__ = ["ClosedBlock", "MStepPlan", "ProbabilityBlock", "em_map", "plan_of", "recognise", "register_m_step"]
+__all__ = [
+    "ClosedBlock",
+    "MStepPlan",
+    "ProbabilityBlock",
+    "em_map",
+    "hard_map",
+    "plan_of",
+    "q_function",
+    "recognise",
+    "register_m_step",
+    "stochastic_map",
+    "tempered_map",
+]

@@ -38,12 +38,13 @@ class Probing:
     def spans_unit_interval(self, name: str) -> bool:
         """Whether a parameter takes all values between 0 and 1 and no others."""
         where, bounds = self.space.slices[name], (0.0, 1.0)
-        if self.space.unconstrained_shapes[name] != self.space.shapes[name]:
+        free = self.space.is_free(name)
+        if np.prod(self.space.unconstrained_shapes[name], dtype=np.int64) != np.count_nonzero(free):
             return False
         for far, bound in zip((-60.0, 60.0), bounds, strict=True):
             moved = self.point.copy()
             moved[where] = far
-            if not np.allclose(self.space.values(moved)[name], bound, rtol=0, atol=1e-12):
+            if not np.allclose(self.space.values(moved)[name][free], bound, rtol=0, atol=1e-12):
                 return False
         return True
 

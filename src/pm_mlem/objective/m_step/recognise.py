@@ -18,6 +18,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import BetaRV, DirichletRV, MvNormalRV, UniformRV
 from pytensor.tensor.random.op import RandomVariable
 
+from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.structure import Parameter
 from pm_mlem.graph.tables import ModelTables, Site
@@ -79,6 +80,9 @@ def closed_form(
     if not arguments:
         return found
     kinds = {(type(tables.sites[i].op), role) for i, role in arguments}
+    joint = {(MvNormalRV, 0), (MvNormalRV, 1)}
+    if parameter.held is not None and kinds & joint:
+        return None  # the maximum in some entries given the others is another one
     if kinds == {(MvNormalRV, 0)}:
         return mean_block(parameter, arguments, tables, probing, prior)
     if kinds == {(MvNormalRV, 1)}:
@@ -134,7 +138,8 @@ def conjugate_prior(parameter: Parameter, tables: ModelTables) -> tuple | None:
 
 def probability_block(parameter, users, tables, probing, prior) -> ProbabilityBlock | None:
     """A simplex whose entries only appear as ``log p[i]``."""
-    if not isinstance(parameter.transform, SimplexTransform) or (prior and prior[0] is not DirichletRV):
+    simplex = isinstance(parameter.transform, SimplexTransform | HeldSimplex)
+    if not simplex or (prior and prior[0] is not DirichletRV):
         return None
     others = [p.placeholder for p in tables.structure.free if p is not parameter]
     uses = []
@@ -145,7 +150,7 @@ def probability_block(parameter, users, tables, probing, prior) -> ProbabilityBl
         values = probing.evaluate(array, parameter)
         with np.errstate(all="ignore"):
             index = selection([np.exp(v) for v in values], probing.pair(parameter), rtol=1e-10)
-        if index is None or np.any(index < 0):
+        if index is None:
             return None
         uses.append((i, index))
     extra = prior[1] - 1.0 if prior else 0.0

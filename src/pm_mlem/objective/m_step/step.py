@@ -78,7 +78,7 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
         theta, memo = list(space.constrain(u)), {}
         for name, update in closed:
             i = position[name]
-            theta[i] = update(posterior, theta, theta[i], data, memo)
+            theta[i] = jnp.where(space.is_free(name), update(posterior, theta, theta[i], data, memo), theta[i])
         parts = list(space.split(u))
         moved = space.unconstrain_arrays(*theta)
         for name, _ in closed:
@@ -99,7 +99,8 @@ Update = Callable[[Sequence, Sequence, Any, Sequence, dict], Any]
 def lower_block(objective: Objective, plan: MStepPlan, block: Block) -> Update:
     """The update of a parameter with a closed form."""
     if isinstance(block, ProbabilityBlock):
-        return lambda posterior, theta, old, data, memo: update_probabilities(block, posterior, old)
+        free = objective.space.is_free(block.name)
+        return lambda posterior, theta, old, data, memo: update_probabilities(block, posterior, old, free)
     if isinstance(block, BinaryBlock):
         return lambda posterior, theta, old, data, memo: update_binary(block, posterior, old)
     if isinstance(block, ClosedBlock):
@@ -151,11 +152,13 @@ def collect(statistic, index, size: int):
     return jnp.zeros(size + 1, flat.dtype).at[target].add(flat)[:size]
 
 
-def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old):
+def update_probabilities(block: ProbabilityBlock, posterior: Sequence, old, free):
+    """Expected counts, normalized to what the entries that are held leave to the free ones."""
     counts = sum(collect(posterior[term], index, old.size) for term, index in block.uses)
-    counts = jnp.maximum(counts.reshape(old.shape) + block.prior, 0.0)
+    counts = jnp.where(free, jnp.maximum(counts.reshape(old.shape) + block.prior, 0.0), 0.0)
     total = counts.sum(axis=-1, keepdims=True)
-    new = jnp.maximum(counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
+    share = 1.0 - jnp.where(free, 0.0, old).sum(axis=-1, keepdims=True)
+    new = jnp.maximum(share * counts / jnp.where(total > 0, total, 1.0), SMALLEST_PROBABILITY)
     return jnp.where(total > 0, new, old)
 
 

@@ -1,0 +1,64 @@
+"""EM maps that use something else than the posterior probabilities of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pm_mlem.objective.m_step.recognise import MStepPlan
+from pm_mlem.objective.m_step.step import e_step, m_step
+from pm_mlem.objective.objective import Objective, product
+
+
+def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data, power) -> next u``: the observations' densities to a power.
+
+    The distributions of the latents themselves keep their weight: above a power of 1 states of little weight would
+    lose the rest of it before their other parameters could move.
+    """
+    maximise = m_step(objective, plan)
+    latent = [d.term.kind == "latent" for d in objective.tables.densities]
+
+    def step(u, weights, data, power):
+        theta = objective.space.constrain(u)
+        powers = [1.0 if own else power for own in latent]
+        if objective.chunks is not None:
+            return maximise(u, objective.chunks.e_step(theta, weights, data, powers)[1], data)
+        densities = [d * p for d, p in zip(objective.densities(*theta, *data), powers, strict=True)]
+        posterior = jax.grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
+        return maximise(u, posterior, data)
+
+    return step
+
+
+def hard_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data) -> (next u, joint log-density)``: the jointly most probable states of the latents."""
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data):
+        value, posterior = objective.decoded(objective.space.constrain(u), weights, data)
+        if objective.estimator == "map":
+            value = value + objective.log_prior(u, data)
+        return maximise(u, posterior, data), value
+
+    return step
+
+
+def stochastic_map(objective: Objective, plan: MStepPlan) -> Callable:
+    """``(u, weights, data, seed) -> next u``: a draw of the latents from their posterior."""
+    maximise = m_step(objective, plan)
+
+    def step(u, weights, data, seed):
+        _, posterior = objective.sampled(objective.space.constrain(u), weights, data, jax.random.key(seed))
+        return maximise(u, posterior, data)
+
+    return step
+
+
+def q_function(objective: Objective, u, to, weights, data):
+    """Expected complete-data log-likelihood at ``to``, the expectation taken at ``u`` (plus log-prior under "map")."""
+    _, posterior = e_step(objective, objective.space.constrain(u), weights, data)
+    total = objective.expected(objective.space.constrain(to), posterior, data)
+    return total + objective.log_prior(to, data) if objective.estimator == "map" else total

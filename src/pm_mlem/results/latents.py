@@ -1,0 +1,61 @@
+"""Probabilities and decoded states of latents with the names of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from pm_mlem.graph.structure import Latent
+from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.units import unit_groups
+from pm_mlem.results.labels import Labels
+
+
+def probabilities(tables: ModelTables, labels: Labels, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """Posterior probabilities by latent (states first), with the states along a last dimension."""
+    latents = {item.name: item for item in tables.structure.latents}
+    return xr.Dataset(
+        {
+            name: labels.array(name, np.moveaxis(array, 0, -1), {f"{name}_state": state_labels(latents[name], labels)})
+            for name, array in values.items()
+        }
+    )
+
+
+def state_labels(latent: Latent, labels: Labels) -> np.ndarray:
+    """The labels of the dimension of a latent's probabilities; its states where that has none."""
+    states = np.arange(latent.lower, latent.lower + latent.states)
+    if latent.states_dim is None or labels.coords.get(latent.states_dim) is None:
+        return states
+    return labels.coord(latent.states_dim, latent.states)
+
+
+def decoded(
+    tables: ModelTables, labels: Labels, names: Sequence[str], states: Sequence, units: np.ndarray, weights: np.ndarray
+) -> xr.Dataset:
+    """States of the latents, and their log-probabilities by group of units.
+
+    Parameters
+    ----------
+    names, states : the latents and their states
+    units : log-probability of the states of each unit
+    weights : of the units
+    """
+    arrays = {name: labels.array(name, np.asarray(values)) for name, values in zip(names, states, strict=True)}
+    with_latents = units_with_latents(tables)
+    for group in unit_groups(tables):
+        if np.any(with_latents[group.units]):
+            name = f"{group.name}_log_probability"
+            arrays[name] = labels.units(group, units[group.units]).rename(name)
+    return xr.Dataset(arrays, attrs={"log_probability": float(np.sum(np.where(weights == 0, 0.0, units)))})
+
+
+def units_with_latents(tables: ModelTables) -> np.ndarray:
+    """Whether each unit has latents."""
+    result = np.zeros(sum(tables.elimination.sizes), dtype=bool)
+    for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
+        if factor.views:
+            result[units] = True
+    return result

@@ -1,0 +1,157 @@
+"""Sentences about an optimum that is not a point inside the parameter space: boundaries, runaways, flat directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from pm_mlem.inference.information import Information, involved
+from pm_mlem.objective.objective import Objective
+from pm_mlem.optimize.problem import Optimum
+from pm_mlem.results.labels import Labels, entry_names
+
+BORDER = 1e-6
+"""Probabilities nearer than this to 0 or 1 are on the boundary."""
+FAR = 8.0
+"""Unconstrained distance from the initial point that a parameter has to be away to be called a runaway."""
+FLAT = 1e-2
+"""Log-likelihood that going as far again would cost; below this it is flat out there."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+RISES = 0.5
+"""Log-likelihood by which an objective without bound rises with every further unit."""
+AT_MOST = 4
+"""Entries that a sentence names."""
+
+
+def optimum_notes(objective: Objective, point: np.ndarray, information: Information | None) -> Iterator[str]:
+    """What a user should know about the estimates at a point.
+
+    Parameters
+    ----------
+    information : the curvature there, or None if the method did not look at it; then only probabilities at 0 or 1
+        are noticed
+    """
+    names = Names(objective)
+    border = border_entries(objective, point)
+    away: dict[int, str] = {}
+    if information is not None:
+        away = {j: names.of(j) for j in runaways(objective, point, information)}
+    seen = {entry.split("[")[0].split(" ")[0] for entry in border}
+    border |= {names.with_value(j, point): None for j in away if names.bounded(j) and names.variable(j) not in seen}
+    if border:
+        yield f"On the boundary of the support: {listed(border)}; standard errors there do not apply."
+    free = list(dict.fromkeys(e for j, e in away.items() if not names.bounded(j)))
+    if free:
+        yield (
+            f"The likelihood rises to a limit as {listed(free)} {'runs' if len(free) == 1 else 'run'} away to infinity "
+            "(separated outcomes?): use a prior (estimator='map') or fewer predictors."
+        )
+    if information is None:
+        return
+    curvature = np.linalg.eigvalsh(information.matrix) if np.all(np.isfinite(information.matrix)) else np.zeros(0)
+    if np.any(curvature < -UPWARDS):
+        yield (
+            f"The estimates are a saddle point, not a maximum: the objective bends upwards in {information.rising} "
+            "direction(s). Start elsewhere (starts=...)."
+        )
+    known = {name.split("[")[0].split(" ")[0] for name in [*border, *free]}
+    flat = [e for e in dict.fromkeys(involved(information, names.entries)) if e.split("[")[0] not in known]
+    count = information.null.shape[1]
+    if flat and count:
+        yield f"The data do not determine {listed(flat)}: the objective is flat in {count} direction(s)."
+
+
+def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
+    """Why a run that did not converge may never do: a bounded parameter far out, and the objective rising with it.
+
+    At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
+    factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
+    """
+    if optimum.converged or not optimum.gain > FLAT:
+        return ""
+    names, point = Names(objective), optimum.point
+    moved = point - objective.space.initial
+    for j in np.flatnonzero(np.abs(moved) > FAR):
+        before = point.copy()
+        before[j] -= np.sign(moved[j])
+        if names.bounded(int(j)) and not optimum.value - value(before) < RISES:
+            return f"the objective grows without bound with {names.with_value(int(j), point)}"
+    return ""
+
+
+class Names:
+    """Names of the entries of the unconstrained vector; the variable's where entries do not correspond."""
+
+    def __init__(self, objective: Objective):
+        space, structure = objective.space, objective.tables.structure
+        self.space = space
+        labels = Labels(structure.dims, structure.coords)
+        scales = {p.name: p.scale for p in structure.free}
+        self.entries: list[str] = []
+        self.transformed: list[bool] = []
+        for name in space.names:
+            size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
+            known = entry_names(labels.array(name, np.zeros(space.shapes[name])))
+            known = [entry for entry, free in zip(known, space.is_free(name).ravel(), strict=True) if free]
+            self.entries += known if len(known) == size else [name] * size
+            self.transformed += [bool(scales[name])] * size
+
+    def of(self, j: int) -> str:
+        return self.entries[j]
+
+    def bounded(self, j: int) -> bool:
+        return self.transformed[j]
+
+    def variable(self, j: int) -> str:
+        return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
+
+    def with_value(self, j: int, point: np.ndarray) -> str:
+        """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
+        name = self.variable(j)
+        free, where = self.space.is_free(name), self.space.slices[name]
+        if np.count_nonzero(free) != where.stop - where.start:
+            return self.of(j)
+        value = self.space.values(point)[name][free][j - where.start]
+        return f"{self.of(j)} = {value:.2g}"
+
+
+def border_entries(objective: Objective, point: np.ndarray) -> dict[str, None]:
+    """Probabilities at 0 or 1: entries of simplexes and of parameters on the log-odds scale (in order)."""
+    space, structure = objective.space, objective.tables.structure
+    labels = Labels(structure.dims, structure.coords)
+    scales = {p.name: p.scale for p in structure.free}
+    found: dict[str, None] = {}
+    for name, value in space.values(point).items():
+        if scales[name] not in ("simplex", "logodds"):
+            continue
+        entries = entry_names(labels.array(name, value))
+        for entry, p, free in zip(entries, np.ravel(value), space.is_free(name).ravel(), strict=True):
+            if free and (p < BORDER or p > 1.0 - BORDER):
+                found[f"{entry} = {p:.2g}"] = None
+    return found
+
+
+def runaways(objective: Objective, point: np.ndarray, information: Information) -> Iterator[int]:
+    """Unconstrained entries far from the initial point where going as far again would change nothing."""
+    moved = np.asarray(point) - objective.space.initial
+    far = np.flatnonzero(np.abs(moved) > FAR)
+    if not len(far) or not np.all(np.isfinite(information.matrix)):
+        return
+
+    def cost(which: Sequence[int]) -> float:
+        step = np.zeros_like(moved)
+        step[which] = moved[which]
+        return abs(0.5 * float(step @ information.matrix @ step))
+
+    if cost(far) < FLAT:
+        yield from map(int, far)
+    else:
+        yield from (int(j) for j in far if cost([j]) < FLAT)
+
+
+def listed(entries: Sequence[str] | dict[str, None]) -> str:
+    entries = list(entries)
+    more = f" and {len(entries) - AT_MOST} more" if len(entries) > AT_MOST else ""
+    return ", ".join(entries[:AT_MOST]) + more

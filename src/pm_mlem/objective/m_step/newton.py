@@ -11,6 +11,8 @@ import numpy as np
 from pm_mlem.objective.m_step.coupling import Groups
 
 SMALLEST_STEP = 2.0**-30
+SMALLEST_CURVATURE = 1e-8
+"""Relative to the largest of a group: what is flatter is treated as if it were not."""
 ROUNDING = 1e-13
 """Changes of a sum, relative to it, that may be rounding errors; steps that promise no more are not judged by them."""
 
@@ -27,17 +29,33 @@ def newton_direction(gradient, columns, groups: Groups):
     slopes = jnp.where(absent, 0.0, gradient[members])
     hessian = jnp.moveaxis(columns[:, members], 0, -1)
     outside = absent[:, :, None] | absent[:, None, :]
-    hessian = jnp.where(outside, 0.0, 0.5 * (hessian + jnp.swapaxes(hessian, 1, 2)))
-    curvature, axes = jnp.linalg.eigh(-hessian)
-    size = jnp.abs(curvature)
-    size = jnp.maximum(size, 1e-8 * jnp.max(size, axis=1, keepdims=True) + 1e-300)
-    along = jnp.einsum("gij,gi->gj", axes, slopes)
-    steps = jnp.einsum("gij,gj->gi", axes, along / size)
+    curvature = jnp.where(outside, 0.0, -0.5 * (hessian + jnp.swapaxes(hessian, 1, 2)))
+    if absent.any():  # something harmless where a group has no coordinate
+        scale = jnp.max(jnp.abs(curvature), axis=(1, 2), keepdims=True)
+        curvature = curvature + scale * (absent[:, :, None] * np.eye(absent.shape[1]))
+    steps = ascent(curvature, slopes)
     usable = jnp.all(jnp.isfinite(steps), axis=1, keepdims=True)
     steps = jnp.where(usable & ~absent, steps, 0.0)
     target = np.where(absent, gradient.size, members)
-    step = jnp.zeros(gradient.size + 1).at[target].add(steps)[:-1]
-    return step, jnp.where(usable[:, 0], 0.5 * jnp.sum(along**2 / size, axis=1), 0.0)
+    return jnp.zeros(gradient.size + 1).at[target].add(steps)[:-1], 0.5 * jnp.sum(slopes * steps, axis=1)
+
+
+def ascent(curvature, slopes):
+    """``inv(curvature) @ slopes`` for each group; where a curvature is not safely positive, of its absolute value."""
+    factors = jnp.linalg.cholesky(curvature)
+    pivots = jnp.diagonal(factors, axis1=1, axis2=2) ** 2
+    positive = jnp.all(jnp.min(pivots, axis=1) > SMALLEST_CURVATURE * jnp.max(pivots, axis=1))
+
+    def solve():
+        return jax.scipy.linalg.cho_solve((factors, True), slopes[..., None])[..., 0]
+
+    def solve_absolute():
+        values, axes = jnp.linalg.eigh(curvature)
+        size = jnp.abs(values)
+        size = jnp.maximum(size, SMALLEST_CURVATURE * jnp.max(size, axis=1, keepdims=True) + 1e-300)
+        return jnp.einsum("gij,gj->gi", axes, jnp.einsum("gij,gi->gj", axes, slopes) / size)
+
+    return jax.lax.cond(positive, solve, solve_absolute)
 
 
 def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -120,6 +121,7 @@ def lower_reduced(objective: Objective, block: NewtonBlock) -> Callable:
     def maximise(u, posterior, theta, data):
         before = [run(*theta, *data) for run in sites]
         totals = [run(posterior, theta, data) for run in sums]
+        before, totals = jax.lax.optimization_barrier((before, totals))
 
         def parts(part):
             moved = space.constrain(u.at[where].set(part))

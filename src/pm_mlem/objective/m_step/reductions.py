@@ -77,15 +77,27 @@ def normal_expected(parameters, before, count, deviations, squares):
     return -count * jnp.log(sigma) - 0.5 * (squares - 2 * change * deviations + count * change**2) / sigma**2
 
 
+@jax.custom_jvp
+def inverse_and_log_determinant(matrix):
+    """Of positive definite matrices; derivatives of any order are matrix products only."""
+    factor = jnp.linalg.cholesky(matrix)
+    identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
+    half = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    return jnp.swapaxes(half, -1, -2) @ half, 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
+
+
+@inverse_and_log_determinant.defjvp
+def _(primals, tangents):
+    [matrix], [change] = primals, tangents
+    inverse, log_determinant = inverse_and_log_determinant(matrix)
+    return (inverse, log_determinant), (-inverse @ change @ inverse, (inverse * change).sum(axis=(-2, -1)))
+
+
 def mvnormal_expected(parameters, before, count, deviations, products):
     mu, covariance = parameters
     moved = moved_products(count, deviations, products, mu - before[0])
-    factor = jnp.linalg.cholesky(covariance)
-    factor = jnp.broadcast_to(factor, moved.shape)
-    half = jax.scipy.linalg.solve_triangular(factor, moved, lower=True)
-    whitened = jax.scipy.linalg.solve_triangular(factor, jnp.swapaxes(half, -1, -2), lower=True)
-    logarithms = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
-    return -count * logarithms - 0.5 * jnp.trace(whitened, axis1=-2, axis2=-1)
+    inverse, log_determinant = inverse_and_log_determinant(covariance)
+    return -0.5 * (count * log_determinant + (inverse * moved).sum(axis=(-2, -1)))
 
 
 REDUCTIONS[NormalRV] = Reduction(normal_sums, normal_expected)

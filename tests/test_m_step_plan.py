@@ -267,6 +267,17 @@ def test_estimates_on_a_bound(name):
     np.testing.assert_allclose(em.estimates["x"], expected, atol=1e-4)
 
 
+def test_scales_follow_the_units_of_the_data():
+    def scales(unit):
+        with pm.Model() as model:
+            sd = pm.HalfNormal("sd", 1, shape=2)
+            pm.Normal("y", pt.stack([-2.0 * unit, 3.0 * unit])[label()], sd[model["z"]], observed=unit * REAL)
+        steps = mlem.em_steps(model, start={"sd": [unit, unit]}, max_iterations=20)
+        return [step.estimates["sd"].values for step in steps][-1] / unit
+
+    np.testing.assert_allclose(scales(1e-19), scales(1.0), rtol=1e-9)
+
+
 def test_a_support_that_is_not_known_has_no_closed_form():
     with pm.Model() as model:
         top = pm.HalfNormal("top", 5)

@@ -11,7 +11,9 @@ from pm_mlem.graph.structure import Parameter
 from pm_mlem.objective.space import ParameterSpace
 
 BORDER = 1e-12
-"""As close as an entry is brought to a bound, relative to the width of its support (or 1, or the bound)."""
+"""As close as an entry is brought to a bound, relative to the width of its support or to the bound."""
+SMALLEST = 1e-200
+"""As close as an entry is brought to a bound of 0 beyond which the support has no end: units are the user's."""
 FAR = (600.0, 700.0)
 """Unconstrained coordinates at which a bounded entry is on its bound."""
 
@@ -28,7 +30,7 @@ class Support:
 
         A value on the bound could never leave it again: its unconstrained coordinate is infinite.
         """
-        width = np.where(np.isfinite(self.upper - self.lower), self.upper - self.lower, 1.0)
+        width = np.where(np.isfinite(self.upper - self.lower), self.upper - self.lower, 0.0)
         new = jnp.maximum(new, self.lower + margin(old, self.lower, width))
         return jnp.minimum(new, self.upper - margin(old, self.upper, width))
 
@@ -37,7 +39,7 @@ def margin(old, bound: np.ndarray, width: np.ndarray):
     """How far from a bound an entry has to stay; 0 where there is no bound."""
     finite = np.isfinite(bound)
     distance = jnp.abs(old - np.where(finite, bound, 0.0))
-    least = BORDER * np.maximum(width, np.abs(np.where(finite, bound, 0.0)))
+    least = np.maximum(BORDER * np.maximum(width, np.abs(np.where(finite, bound, 0.0))), SMALLEST)
     return jnp.where(finite, jnp.maximum(1e-3 * distance, jnp.minimum(distance, least)), 0.0)
 
 

@@ -151,6 +151,15 @@ def in_chunks(objective, length):
 
 
 @pytest.mark.parametrize("define", SPLIT)
+def test_scores_do_not_depend_on_chunks(define):
+    whole, u, _ = problem(define)
+    gradient = whole.value_and_gradient(u, np.ones(whole.n_units), whole.data)[1]
+    expected = np.asarray(whole.scores(u, whole.data))
+    np.testing.assert_allclose(expected.sum(axis=0), gradient, rtol=1e-9, atol=1e-8)
+    np.testing.assert_allclose(in_chunks(whole, 17).scores(u, whole.data), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("define", SPLIT)
 def test_value_gradient_and_hessian_do_not_depend_on_chunks(define):
     whole, u, weights = problem(define)
     expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, whole.data))

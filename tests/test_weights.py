@@ -7,6 +7,8 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
+from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.weights import unit_weights
 
 RNG = np.random.default_rng(5)
 N = 60
@@ -205,3 +207,14 @@ def test_errors(weights, message):
         pm.Bernoulli("y", p, observed=[1, 0, 1])
     with pytest.raises(ValueError, match=message):
         fit(model, weights=weights)
+
+
+def test_weights_that_differ_within_a_unit_are_refused():
+    y = RNG.poisson(3.0, (8, 3))
+    with pm.Model() as model:
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=8)
+        pm.Poisson("y", pm.Exponential("rate", 1, shape=2, initval=[1.0, 5.0])[z][:, None], observed=y)
+    tables = engine_for(model, "mle").objective.tables
+    with pytest.raises(ValueError, match="weights of 'y' differ between observations that share a latent"):
+        unit_weights(tables, 1.0 + np.arange(24).reshape(8, 3))
+    np.testing.assert_array_equal(unit_weights(tables, np.repeat(np.arange(8), 3).reshape(8, 3)), np.arange(8))

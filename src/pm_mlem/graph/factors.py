@@ -42,6 +42,7 @@ class Factor:
     rows : true number of rows
     entries : for each row the flat position in the term's element-wise density (first one where several
         were summed), so that weights and labels of observations find their rows
+    summed : the positions of what was summed into a row, counted from the first
     """
 
     term: str
@@ -50,6 +51,7 @@ class Factor:
     views: tuple[View, ...]
     rows: int
     entries: np.ndarray
+    summed: np.ndarray
 
     @property
     def virtual(self) -> bool:
@@ -62,15 +64,15 @@ def factorize(
     """The factors of one lifted term: rows flattened, split by the latents that they read."""
     density = used_slots(density, context)
     if density.slots:
-        density, entries = sum_out_plain_axes(density, context)
+        density, entries, summed = sum_out_plain_axes(density, context)
     else:
-        entries = np.arange(int(np.prod(density.shape, dtype=np.int64)))
+        entries, summed = np.arange(int(np.prod(density.shape, dtype=np.int64))), np.zeros(1, dtype=int)
     flat = flatten_rows(density, context)
     rows = int(np.prod(density.shape, dtype=np.int64))
     if not flat.slots:
-        return [Factor(term, term_index, context.symbol(flat), (), rows, entries)]
+        return [Factor(term, term_index, context.symbol(flat), (), rows, entries, summed)]
     return [
-        Factor(term, term_index, table, views, len(chosen), entries[chosen])
+        Factor(term, term_index, table, views, len(chosen), entries[chosen], summed)
         for table, views, chosen in split_rows(flat, rows, vectors, context)
     ]
 
@@ -112,20 +114,24 @@ def used_slots(value: Lifted, context: Context) -> Lifted:
     return Lifted(value.shape, slots, symbol=array[key])
 
 
-def sum_out_plain_axes(value: Lifted, context: Context) -> tuple[Lifted, np.ndarray]:
-    """Sum over the axes along which no latent changes (the items of a latent class, say)."""
+def sum_out_plain_axes(value: Lifted, context: Context) -> tuple[Lifted, np.ndarray, np.ndarray]:
+    """Sum over the axes along which no latent changes (the items of a latent class, say).
+
+    With the positions of the first entry of every sum, and of the entries of a sum counted from its first.
+    """
     plain = [d for d in range(value.ndim) if value.shape[d] == 1 or not any(s.varies_along(d) for s in value.slots)]
     grid = np.arange(int(np.prod(value.shape, dtype=np.int64))).reshape(value.shape)
     entries = grid[tuple(0 if d in plain else slice(None) for d in range(value.ndim))].ravel()
+    summed = grid[tuple(slice(None) if d in plain else 0 for d in range(value.ndim))].ravel()
     if not plain:
-        return value, entries
+        return value, entries, summed
     count = int(np.prod([value.shape[d] for d in plain if value.is_virtual(d)], dtype=np.int64))
     own = len(value.slots)
     array = context.symbol(value).sum(axis=[own + d for d in plain])
     array = array * count if count != 1 else array
     kept = [d for d in range(value.ndim) if d not in plain]
     slots = tuple(s.with_address(s.address.reshape([s.address.shape[d] for d in kept])) for s in value.slots)
-    return Lifted(tuple(value.shape[d] for d in kept), slots, symbol=array), entries
+    return Lifted(tuple(value.shape[d] for d in kept), slots, symbol=array), entries, summed
 
 
 def flatten_rows(value: Lifted, context: Context) -> Lifted:

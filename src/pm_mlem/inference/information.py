@@ -55,43 +55,6 @@ def observed_information(hessian: np.ndarray) -> Information:
     return Information(matrix, inverse, null, int(np.sum(values < -NEGLIGIBLE)))
 
 
-def delta_method(jacobian: np.ndarray, information: Information) -> np.ndarray:
-    """Standard errors of functions of the parameters.
-
-    Parameters
-    ----------
-    jacobian : (..., p) derivatives with respect to the unconstrained parameters
-    information : observed information
-
-    Returns
-    -------
-    ndarray
-        Shape (...); NaN where the function changes along a direction that is not identified.
-    """
-    flat = jacobian.reshape(-1, jacobian.shape[-1])
-    variance = np.einsum("ij,jk,ik->i", flat, information.inverse, flat)
-    errors = np.sqrt(np.maximum(variance, 0.0))
-    return np.where(unidentified(flat, information), np.nan, errors).reshape(jacobian.shape[:-1])
-
-
-def delta_covariance(jacobian: np.ndarray, information: Information) -> np.ndarray:
-    """Covariance matrix of functions of the parameters, (m, p) -> (m, m)."""
-    covariance = jacobian @ information.inverse @ jacobian.T
-    bad = unidentified(jacobian, information)
-    covariance[bad, :] = np.nan
-    covariance[:, bad] = np.nan
-    return covariance
-
-
-def unidentified(jacobian: np.ndarray, information: Information) -> np.ndarray:
-    """Which rows of a Jacobian (m, p) reach into the null space."""
-    if information.null.shape[1] == 0:
-        return np.zeros(len(jacobian), dtype=bool)
-    length = np.linalg.norm(jacobian, axis=1)
-    inside = np.linalg.norm(jacobian @ information.null, axis=1)
-    return inside > 1e-6 * np.where(length > 0, length, 1.0)
-
-
 def involved(information: Information, labels: Sequence[str]) -> list[str]:
     """The parameters that take part in unidentified directions."""
     weight = np.max(np.abs(information.null), axis=1, initial=0.0)

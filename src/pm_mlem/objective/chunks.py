@@ -189,6 +189,37 @@ class Chunks:
         along, alone = iter(arrays[len(places) :]), iter(units)
         return total + more, slopes, [next(alone) if place is None else next(along) for place in sums.unit_places]
 
+    def scores(self, jacobian: Callable, constrain: Callable, u, data: Sequence):
+        """Derivative of every unit's log-likelihood by the unconstrained vector, ``(units, p)``.
+
+        ``jacobian(function, u)`` is that of a vector.
+        """
+
+        def along(pieces: Sequence) -> Callable:
+            def units(v):
+                theta = constrain(v)
+                rows = self.row_densities(*theta, *pieces)
+                return self.chunk_units(self.fixed_densities(*theta, *data), rows, pieces)
+
+            return units
+
+        def alone(v):
+            return self.rest_units(self.fixed_densities(*constrain(v), *data), data)
+
+        def derivatives(units: Callable) -> list:
+            lengths = [vector.shape[0] for vector in jax.eval_shape(units, u)]
+            ends = [sum(lengths[:i]) for i in range(1, len(lengths))]
+            return jnp.split(jacobian(lambda v: joined(units(v)), u), ends)
+
+        def part(fresh, pieces):
+            found = derivatives(along(pieces))
+            return [], [jnp.where(f[:, None] == 0, 0.0, s) for f, s in zip(fresh, found, strict=True)]
+
+        fresh = [(jnp.ones(b - a), place) for (a, b), place in self.unit_parts(rows=True)]
+        rows = iter(self.accumulate(part, fresh, data, [place for _, place in fresh])[1])
+        rest = iter(derivatives(alone))
+        return jnp.concatenate([next(rest) if place is None else next(rows) for place in self.tables.unit_places])
+
     # --- pieces of them ------------------------------------------------------------------------------------
 
     def merge(self, fixed: Sequence, rows: Sequence) -> list:
@@ -198,16 +229,22 @@ class Chunks:
     def chunk_units(self, fixed: Sequence, rows: Sequence, data: Sequence) -> list:
         return self.row_units(*self.merge(fixed, rows), *data)
 
-    def rest(self, fixed: Sequence, weights, data: Sequence):
+    def rest_units(self, fixed: Sequence, data: Sequence) -> list:
         """The units that do not run along the rows."""
         nothing = [None] * sum(place is not None for place in self.tables.places)
-        units = self.fixed_units(*self.merge(fixed, nothing), *data)
-        ends = [o for o, place in zip(self.offsets, self.tables.unit_places, strict=True) if place is None]
-        return self.weigh(units, [weights[a:b] for a, b in ends])
+        return self.fixed_units(*self.merge(fixed, nothing), *data)
+
+    def rest(self, fixed: Sequence, weights, data: Sequence):
+        """Weighted sum over the units that do not run along the rows."""
+        return self.weigh(self.rest_units(fixed, data), [weights[a:b] for (a, b), _ in self.unit_parts(rows=False)])
 
     def row_weights(self, weights) -> list[tuple]:
+        return [(weights[a:b], place) for (a, b), place in self.unit_parts(rows=True)]
+
+    def unit_parts(self, rows: bool) -> list[tuple[tuple[int, int], Place]]:
+        """Begin and end of the vectors of units that run along the rows, or of those that do not."""
         pairs = zip(self.offsets, self.tables.unit_places, strict=True)
-        return [(weights[a:b], place) for (a, b), place in pairs if place is not None]
+        return [(ends, place) for ends, place in pairs if (place is not None) == rows]
 
     @staticmethod
     def weigh(arrays: Sequence, weights: Sequence):
@@ -266,6 +303,11 @@ class Chunks:
         arrays = [jnp.zeros(whole(r.shape, p, count, length), r.dtype) for r, p in zip(rows, places, strict=True)]
         (sums, arrays), _ = jax.lax.scan(step, (sums, arrays), jnp.arange(-(-count // length)))
         return sums, arrays
+
+
+def joined(vectors: Sequence):
+    """The entries of all vectors."""
+    return jnp.concatenate([jnp.zeros(0), *[jnp.ravel(v) for v in vectors]])
 
 
 def merged(places: Sequence[Place], fixed: Sequence, rows: Sequence) -> list:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from pm_mlem.graph.semirings import Semiring, choosing
 from pm_mlem.graph.tables import ModelTables, Probe
-from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, row_sums
+from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, joined, row_sums
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
@@ -272,10 +272,54 @@ class Objective:
 
         return jax.jit(evaluate)
 
+    @cached_property
+    def scores(self) -> Callable:
+        """``(u, data) -> (units, p)``: derivative of every unit's log-likelihood, unweighted, without the prior."""
 
-def joined(vectors: Sequence) -> jax.Array:
-    """The entries of all vectors."""
-    return jnp.concatenate([jnp.zeros(0), *[jnp.ravel(v) for v in vectors]])
+        def units(u, data):
+            return self.units(self.densities(*self.space.constrain(u), *data), data)
+
+        def evaluate(u, data):
+            if self.chunks is not None:
+                jacobian = partial(forward_by_reverse, at_once=self.space.size)
+                return self.chunks.scores(jacobian, self.space.constrain, u, data)
+            if self.backend != "jax":  # callbacks only support reverse mode
+                rows = jnp.arange(self.n_units)
+                return jax.lax.map(lambda i: jax.grad(lambda v: units(v, data)[i])(u), rows)
+            return forward_by_reverse(lambda v: units(v, data), u, self.directions_at_once)
+
+        return jax.jit(evaluate)
+
+    @cached_property
+    def prior_curvature(self) -> Callable:
+        """``(u, data) -> (p, p)``: second derivatives of what the objective adds to the log-likelihood."""
+
+        def evaluate(u, data):
+            slopes = self.slopes(lambda v: (jax.grad(self.additions)(v, data), None))
+            return slopes(u)[0]
+
+        return jax.jit(evaluate)
+
+
+def forward_by_reverse(function: Callable, u, at_once: int) -> jax.Array:
+    """Jacobian of a vector ``(n,)``, ``(n, p)``, by p passes where only pullbacks are known.
+
+    Column j is the derivative of ``c -> <J' c, e_j>``, which is linear in c; see :func:`somewhere`.
+    """
+    values, pullback = jax.vjp(function, u)
+
+    def column(direction):
+        return jax.grad(lambda c: pullback(c)[0] @ direction)(somewhere(values))
+
+    columns = jnp.eye(len(u), dtype=values.dtype)
+    if len(u) <= at_once:
+        return jax.vmap(column)(columns).T
+    return jax.lax.map(column, columns, batch_size=at_once).T
+
+
+def somewhere(values: jax.Array) -> jax.Array:
+    """Where a linear function of cotangents is derived: guarded pullbacks are constant at 0 and only there."""
+    return (1.0 + 0.5 * jnp.sin(jnp.arange(1.0, values.size + 1.0))).reshape(values.shape).astype(values.dtype)
 
 
 def key_data(key: jax.Array | None) -> list[jax.Array]:

@@ -12,10 +12,10 @@ import numpy as np
 
 from pm_mlem.graph.semirings import Semiring
 from pm_mlem.graph.tables import DerivedValue
-from pm_mlem.objective.chunks import RowSums, row_sums
+from pm_mlem.objective.chunks import RowSums, joined, row_sums
 from pm_mlem.objective.lower import lower
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.objective import Objective, joined, latent_probes, product
+from pm_mlem.objective.objective import Objective, latent_probes, product, somewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,10 +171,10 @@ class Report:
 
 
 def jacobian_by_reverse(function: Callable, u, data) -> list:
-    """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``."""
+    """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``; see :func:`somewhere`."""
     values, pullback = jax.vjp(lambda v: function(v, data), u)
-    zeros = [jnp.zeros_like(v) for v in values]
-    columns = [jax.grad(lambda c, j=j: pullback(c)[0][j])(zeros) for j in range(len(u))]
+    start = [somewhere(v) for v in values]
+    columns = [jax.grad(lambda c, j=j: pullback(c)[0][j])(start) for j in range(len(u))]
     return [jnp.stack([column[i] for column in columns], axis=-1) for i in range(len(values))]
 
 

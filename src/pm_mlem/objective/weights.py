@@ -27,20 +27,57 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
         Unknown names, wrong shapes, negative or non-finite weights, weights that are all 0, or different weights
         within one unit.
     """
-    sizes = tables.elimination.sizes
-    result = np.full(sum(sizes), np.nan)
-    for name, array in by_variable(tables, weights).items():
-        flat = expand(name, array, tables)
+    result = by_unit(tables, by_variable(tables, weights, "weights"), "weights")
+    result = np.where(np.isnan(result), 1.0, result)
+    if result.size and not np.any(result):
+        raise ValueError("All weights are 0: no observation is left.")
+    return result * unit_scale(tables)
+
+
+def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
+    """One label for every unit, an integer; units that no observation has given a label get their own.
+
+    Parameters
+    ----------
+    labels : array, or {observed name: array}
+        Of any type; shaped like the observations or like their leading axes.
+    argument : what they are called in messages
+
+    Raises
+    ------
+    ValueError
+        Wrong shapes, missing labels, or different labels within one unit.
+    """
+    given = {None: labels} if not isinstance(labels, Mapping) else labels
+    flat = np.concatenate([np.ravel(np.asarray(a)) for a in given.values()])
+    if flat.dtype.kind == "f" and np.isnan(flat).any():
+        raise ValueError(f"{argument}: there are missing labels (NaN).")
+    _, codes = np.unique(flat, return_inverse=True)
+    ends = np.cumsum([np.size(a) for a in given.values()])[:-1]
+    numbers = {
+        name: part.astype(float).reshape(np.shape(a))
+        for (name, a), part in zip(given.items(), np.split(codes.ravel(), ends), strict=True)
+    }
+    chosen = numbers if isinstance(labels, Mapping) else numbers[None]
+    result = by_unit(tables, by_variable(tables, chosen, argument), argument)
+    alone = np.isnan(result)
+    result[alone] = len(flat) + np.arange(np.count_nonzero(alone))
+    return result.astype(int)
+
+
+def by_unit(tables: ModelTables, given: Mapping[str, np.ndarray], argument: str) -> np.ndarray:
+    """Numbers by unit of numbers by observation; NaN for units that are given none."""
+    result = np.full(sum(tables.elimination.sizes), np.nan)
+    for name, array in given.items():
+        flat = expand(name, array, tables, argument)
         for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             density = tables.densities[factor.term_index]
             if name in density.term.members:
                 start, shape = density.part_of(name)
                 rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
-                assign(result, units[rows], flat[factor.entries[rows] - start], name)
-    result = np.where(np.isnan(result), 1.0, result)
-    if result.size and not np.any(result):
-        raise ValueError("All weights are 0: no observation is left.")
-    return result * unit_scale(tables)
+                values = flat[factor.entries[rows, None] - start + factor.summed]
+                assign(result, np.repeat(units[rows], len(factor.summed)), values.ravel(), name, argument)
+    return result
 
 
 def unit_scale(tables: ModelTables) -> np.ndarray:
@@ -64,7 +101,7 @@ def unit_scale(tables: ModelTables) -> np.ndarray:
     return np.where(np.isnan(result), 1.0, result)
 
 
-def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
+def by_variable(tables: ModelTables, weights, argument: str) -> Mapping[str, np.ndarray]:
     observed = tables.structure.observed
     if weights is None:
         return {}
@@ -73,7 +110,7 @@ def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
         for name in weights:
             if name not in observed and name not in part_of:
                 raise ValueError(
-                    f"weights: '{name}' is not an observed variable; these are {', '.join(map(repr, observed))}."
+                    f"{argument}: '{name}' is not an observed variable; these are {', '.join(map(repr, observed))}."
                 )
         return {part_of.get(name, name): np.asarray(array, dtype=float) for name, array in weights.items()}
     array = np.asarray(weights, dtype=float)
@@ -83,23 +120,24 @@ def by_variable(tables: ModelTables, weights) -> Mapping[str, np.ndarray]:
     fitting = fitting or [n for n in observed if shapes[n][: array.ndim] == array.shape]
     if not fitting or array.ndim == 0:
         listed = ", ".join(f"'{n}': {shape}" for n, shape in {**shapes, **wholes}.items())
-        raise ValueError(f"weights of shape {array.shape} fit no observed variable ({listed}).")
+        raise ValueError(f"{argument} of shape {array.shape} fit no observed variable ({listed}).")
     return {name: array for name in fitting}
 
 
 def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
+    """The shape of an observed variable."""
     return next(d.part_of(name)[1] for d in tables.densities if name in d.term.members)
 
 
-def expand(name: str, array: np.ndarray, tables: ModelTables) -> np.ndarray:
+def expand(name: str, array: np.ndarray, tables: ModelTables, argument: str) -> np.ndarray:
     """One weight for every observation of a variable; for masked data the array may be that of all entries."""
     shape, part = shape_of(tables, name), tables.structure.parts.get(name)
     if not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(f"weights of '{name}' must be finite and not negative.")
+        raise ValueError(f"{argument} of '{name}' must be finite and not negative.")
     if part is not None and array.shape == part.shape[: array.ndim]:
         return along(array, part.shape)[part.positions]
     if array.shape != shape[: array.ndim]:
-        raise ValueError(f"weights of '{name}' have shape {array.shape}, the observations {shape}.")
+        raise ValueError(f"{argument} of '{name}' have shape {array.shape}, the observations {shape}.")
     return along(array, shape)
 
 
@@ -108,15 +146,15 @@ def along(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(array.reshape(array.shape + (1,) * (len(shape) - array.ndim)), shape).ravel()
 
 
-def assign(result: np.ndarray, units: np.ndarray, values: np.ndarray, name: str) -> None:
+def assign(result: np.ndarray, units: np.ndarray, values: np.ndarray, name: str, argument: str) -> None:
     """Set the weights of units; all observations of a unit must agree."""
     before = result[units]
     fresh = np.isnan(before)
     result[units[fresh]] = values[fresh]
     if not np.array_equal(result[units], values):
         raise ValueError(
-            f"weights of '{name}' differ between observations that share a latent variable; they form one independent "
-            "unit and need one weight."
+            f"{argument} of '{name}' differ between observations that share a latent variable; they form one "
+            "independent unit and need one value."
         )
 
 

@@ -12,17 +12,10 @@ import numpy as np
 import pymc as pm
 
 from pm_mlem.graph.units import unit_groups
-from pm_mlem.inference.information import (
-    Information,
-    delta_covariance,
-    delta_method,
-    involved,
-    observed_information,
-)
-from pm_mlem.inference.intervals import check_level, wald, wald_transformed
+from pm_mlem.inference.information import Information, involved, observed_information
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.labels import Labels, entry_names
+from pm_mlem.results.labels import Labels
 from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
@@ -273,49 +266,68 @@ class Fit:
         jacobians = self._engine.report.jacobian(self._optimum.point, self._engine.objective.data)
         return dict(zip(self._engine.report.names, map(np.asarray, jacobians), strict=True))
 
-    def covariance(self, kind: str = "observed", space: str = "constrained", cluster=None) -> xr.DataArray:
+    @cached_property
+    def _scores(self) -> np.ndarray:
+        """Derivatives of the units' log-likelihoods at the estimates (unconstrained space), ``(units, p)``."""
+        objective = self._engine.objective
+        return np.asarray(objective.scores(self._optimum.point, objective.data))
+
+    def covariance(
+        self, kind: str = "observed", space: str = "constrained", cluster=None, *, small_sample: bool = False
+    ) -> xr.DataArray:
         """Covariance matrix of the estimates.
 
         Parameters
         ----------
-        kind : {"observed"}
-            Inverse of the observed information: the exact Hessian of the log-likelihood with the latents summed
-            out (of the log-posterior under "map").
+        kind : {"observed", "opg", "sandwich"}
+            "observed": inverse of the observed information, the exact Hessian of the log-likelihood with the latents
+            summed out (of the log-posterior under "map"). "opg": inverse of the sum of the outer products of the
+            scores of the independent units [1]_ (under "map" together with the curvature of the log-prior).
+            "sandwich": ``H^-1 S H^-1`` of the two (HC0), which holds asymptotically where the model is wrong about
+            more than what it estimates [2]_ [3]_.
         space : {"constrained", "unconstrained"}
             The user's space (by the delta method) or the optimizer's.
+        cluster : array or str, optional
+            For the sandwich: scores are added up within clusters, which are independent of each other. Labels over the
+            observations or their leading axes, or the name of a dim or of a ``pm.Data`` that holds them. Units whose
+            observations share a latent belong to one cluster.
+        small_sample : bool
+            Multiply the sandwich by ``n / (n - p)`` (HC1), with G clusters by ``G / (G - 1) * (n - 1) / (n - p)``.
 
         Returns
         -------
         xarray.DataArray
             Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
             is not identified. Entries that are held with ``fixed=`` are left out.
+
+        Raises
+        ------
+        ValueError
+            An unknown kind, clusters of a wrong shape or a single one, clusters that divide an independent unit.
+
+        Notes
+        -----
+        Weights are numbers of repetitions: a unit of weight w has its score's outer product w times.
+
+        References
+        ----------
+        .. [1] Berndt, E., Hall, B., Hall, R. & Hausman, J. *Estimation and inference in nonlinear structural models*.
+           Annals of Economic and Social Measurement 3 (1974).
+        .. [2] White, H. *Maximum likelihood estimation of misspecified models*. Econometrica 50 (1982).
+           https://doi.org/10.2307/1912526
+        .. [3] Louis, T. A. *Finding the observed information matrix when using the EM algorithm*. J. R. Statist. Soc. B
+           44 (1982). https://doi.org/10.1111/j.2517-6161.1982.tb01203.x
         """
-        import xarray as xr
+        from pm_mlem.results.uncertainty import covariance
 
-        self._check_kind(kind, cluster)
-        parameters = self._engine.objective.space
-        if space == "unconstrained":
-            matrix = delta_covariance(np.eye(self.n_params), self._information)
-            labels = list(parameters.labels)
-        elif space == "constrained":
-            free = {n: parameters.is_free(n) for n in parameters.names}
-            stacked = np.concatenate([self._jacobians[n][free[n]].reshape(-1, self.n_params) for n in free])
-            matrix = delta_covariance(stacked, self._information)
-            labels = [e for n in free for e in np.array(entry_names(self.estimates[n]))[free[n].ravel()].tolist()]
-        else:
-            raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
-        return xr.DataArray(
-            matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
-            name="covariance", attrs={"kind": kind, "estimator": self.estimator},
-        )  # fmt: skip
+        return covariance(self, kind, space, cluster, small_sample)
 
-    def standard_errors(self, kind: str = "observed", cluster=None) -> xr.Dataset:
+    def standard_errors(self, kind: str = "observed", cluster=None, *, small_sample: bool = False) -> xr.Dataset:
         """Standard errors of parameters and Deterministics (delta method, constrained space).
 
         Parameters
         ----------
-        kind : {"observed"}
-            From the observed information; under "map" the curvature of the log-posterior.
+        kind, cluster, small_sample : as for :meth:`covariance`
 
         Returns
         -------
@@ -323,21 +335,19 @@ class Fit:
             NaN where an entry is not identified by the data, or held with ``fixed=`` (see :meth:`summary` for
             the reason). A Deterministic of nothing but held entries has 0.
         """
-        self._check_kind(kind, cluster)
-        held = self._engine.objective.space.held
-        values = {n: delta_method(j, self._information) for n, j in self._jacobians.items()}
-        values |= {n: np.where(np.isnan(held[n]), values[n], np.nan) for n in held}
-        return self._labels.dataset(self._in_model_order(values), kind=kind)
+        from pm_mlem.results.uncertainty import standard_errors
 
-    def _check_kind(self, kind: str, cluster) -> None:
-        if kind in ("opg", "sandwich", "bootstrap") or cluster is not None:
-            raise NotImplementedError(
-                f"Covariances of kind {kind!r} or by cluster are not implemented; use 'observed'."
-            )
-        if kind != "observed":
-            raise ValueError(f"kind={kind!r} must be 'observed'.")
+        return standard_errors(self, kind, cluster, small_sample)
 
-    def confidence_intervals(self, level: float = 0.95, kind: str = "wald") -> xr.Dataset:
+    def confidence_intervals(
+        self,
+        level: float = 0.95,
+        kind: str = "wald",
+        *,
+        covariance: str = "observed",
+        cluster=None,
+        small_sample: bool = False,
+    ) -> xr.Dataset:
         """Confidence intervals; dimension ``ci_bound`` (lower, upper).
 
         Parameters
@@ -346,42 +356,12 @@ class Fit:
         kind : {"wald"}
             Made on the unconstrained scale where a parameter's transform acts entry by entry, for the log-odds
             of the entries of a simplex, and on the natural scale for all else; so bounds stay inside the support.
+        covariance, cluster, small_sample
+            The covariance that Wald intervals are made of, as in :meth:`covariance`.
         """
-        check_level(level)
-        if kind in ("profile", "bootstrap"):
-            raise NotImplementedError(f"Intervals of kind {kind!r} are not implemented; use 'wald'.")
-        if kind != "wald":
-            raise ValueError(f"kind={kind!r} must be 'wald'.")
-        values = {name: self._wald(name, level) for name in self._engine.report.names}
-        extra = {"ci_bound": ["lower", "upper"]}
-        return self._labels.dataset(self._in_model_order(values), extra, level=level, kind=kind)
+        from pm_mlem.results.uncertainty import confidence_intervals
 
-    def _wald(self, name: str, level: float) -> np.ndarray:
-        space = self._engine.objective.space
-        estimate = self._report[0][name]
-        jacobian = self._jacobians[name]
-        error = delta_method(jacobian, self._information)
-        if name not in space.names:
-            return wald(estimate, error, level)
-        where, free = space.slices[name], space.is_free(name)
-        own = jacobian[free][:, where]
-        bounds = np.full((*estimate.shape, 2), np.nan)
-        if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
-            u, u_error = self._optimum.point, delta_method(np.eye(self.n_params)[where], self._information)
-
-            def constrain(part):
-                moved = u.copy()
-                moved[where] = part
-                return space.values(moved)[name][free]
-
-            bounds[free] = wald_transformed(u[where], u_error, level, constrain)
-            return bounds
-        if own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0):
-            share = np.where(free, 0.0, estimate).sum(axis=-1, keepdims=True)
-            share = np.broadcast_to(1.0 - share, estimate.shape)[free]
-            bounds[free] = share[:, None] * wald(estimate[free] / share, error[free] / share, level, "logit")
-            return bounds
-        return wald(estimate, error, level)
+        return confidence_intervals(self, level, kind, covariance, cluster, small_sample)
 
     # --- tables --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,144 @@
+"""Covariances, standard errors and intervals of a fit, labelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pm_mlem.inference.covariance import (
+    Covariance,
+    delta_covariance,
+    delta_method,
+    observed,
+    outer_product,
+    sandwich,
+)
+from pm_mlem.inference.intervals import check_level, wald, wald_transformed
+from pm_mlem.objective.weights import shape_of, unit_labels
+from pm_mlem.results.labels import entry_names
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pm_mlem.results.fit import Fit
+
+KINDS = ("observed", "opg", "sandwich")
+
+
+def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = False) -> Covariance:
+    """Covariance in the unconstrained space, of a kind.
+
+    Raises
+    ------
+    ValueError
+        An unknown kind, or arguments that only the sandwich has.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
+    if kind != "sandwich" and (cluster is not None or small_sample):
+        raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
+    if kind == "observed":
+        return observed(fit._information)
+    objective = fit._engine.objective
+    if kind == "opg":
+        prior = None
+        if fit.estimator == "map":
+            prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
+        return outer_product(fit._scores, fit._weights, prior)
+    clusters = None if cluster is None else clusters_of(fit, cluster)
+    return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
+
+
+def clusters_of(fit: Fit, cluster) -> np.ndarray:
+    """The cluster of every unit: labels by observation, the name of a dim, or of data that hold the labels."""
+    tables, name = fit._engine.objective.tables, "cluster labels"
+    if not isinstance(cluster, str):
+        return unit_labels(tables, np.asarray(cluster), name)
+    if cluster in fit.model.named_vars:
+        return unit_labels(tables, np.asarray(fit.model[cluster].eval()), name)
+    labels, known = {}, []
+    for observed_name in tables.structure.observed:
+        part = tables.structure.parts.get(observed_name)
+        shape = shape_of(tables, observed_name) if part is None else part.shape
+        dims = fit._labels.dims_of(observed_name if part is None else part.name, len(shape))
+        known += dims
+        if cluster in dims:
+            axis = dims.index(cluster)
+            index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
+            labels[observed_name] = np.broadcast_to(index, shape)
+    if not labels:
+        raise ValueError(
+            f"cluster={cluster!r} is neither a dim of an observed variable (there are "
+            f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels. Pass labels, one an observation."
+        )
+    return unit_labels(tables, labels, name)
+
+
+def covariance(fit: Fit, kind: str, space: str, cluster, small_sample: bool) -> xr.DataArray:
+    import xarray as xr
+
+    parameters = fit._engine.objective.space
+    if space not in ("constrained", "unconstrained"):
+        raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
+    of = spread(fit, kind, cluster, small_sample)
+    if space == "unconstrained":
+        matrix = delta_covariance(np.eye(fit.n_params), of)
+        labels = list(parameters.labels)
+    else:
+        free = {n: parameters.is_free(n) for n in parameters.names}
+        stacked = np.concatenate([fit._jacobians[n][free[n]].reshape(-1, fit.n_params) for n in free])
+        matrix = delta_covariance(stacked, of)
+        labels = [e for n in free for e in np.array(entry_names(fit.estimates[n]))[free[n].ravel()].tolist()]
+    return xr.DataArray(
+        matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
+        name="covariance", attrs={"kind": kind, "estimator": fit.estimator},
+    )  # fmt: skip
+
+
+def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool) -> xr.Dataset:
+    of = spread(fit, kind, cluster, small_sample)
+    held = fit._engine.objective.space.held
+    values = {n: delta_method(j, of) for n, j in fit._jacobians.items()}
+    values |= {n: np.where(np.isnan(held[n]), values[n], np.nan) for n in held}
+    return fit._labels.dataset(fit._in_model_order(values), kind=kind)
+
+
+def confidence_intervals(fit: Fit, level: float, kind: str, covariance: str, cluster, small_sample: bool) -> xr.Dataset:
+    check_level(level)
+    if kind in ("profile", "bootstrap"):
+        raise NotImplementedError(f"Intervals of kind {kind!r} are not implemented; use 'wald'.")
+    if kind != "wald":
+        raise ValueError(f"kind={kind!r} must be 'wald'.")
+    of = spread(fit, covariance, cluster, small_sample)
+    values = {name: wald_interval(fit, of, name, level) for name in fit._engine.report.names}
+    extra = {"ci_bound": ["lower", "upper"]}
+    return fit._labels.dataset(fit._in_model_order(values), extra, level=level, kind=kind, covariance=covariance)
+
+
+def wald_interval(fit: Fit, of: Covariance, name: str, level: float) -> np.ndarray:
+    """Wald intervals of the entries of a variable, on a scale on which they are unbounded."""
+    space = fit._engine.objective.space
+    estimate, jacobian = fit._report[0][name], fit._jacobians[name]
+    error = delta_method(jacobian, of)
+    if name not in space.names:
+        return wald(estimate, error, level)
+    where, free = space.slices[name], space.is_free(name)
+    own = jacobian[free][:, where]
+    bounds = np.full((*estimate.shape, 2), np.nan)
+    if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
+        u, u_error = fit._optimum.point, delta_method(np.eye(fit.n_params)[where], of)
+
+        def constrain(part):
+            moved = u.copy()
+            moved[where] = part
+            return space.values(moved)[name][free]
+
+        bounds[free] = wald_transformed(u[where], u_error, level, constrain)
+        return bounds
+    if own.shape[1] < own.shape[0] and np.allclose(estimate.sum(axis=-1), 1.0) and np.all(estimate >= 0):
+        share = np.where(free, 0.0, estimate).sum(axis=-1, keepdims=True)
+        share = np.broadcast_to(1.0 - share, estimate.shape)[free]
+        bounds[free] = share[:, None] * wald(estimate[free] / share, error[free] / share, level, "logit")
+        return bounds
+    return wald(estimate, error, level)

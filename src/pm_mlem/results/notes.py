@@ -87,19 +87,24 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
 
 
 def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
-    """Why a run that did not converge may never do: a bounded parameter far out, and the objective rising with it.
+    """Why an optimum is none: a bounded parameter far out, and the objective rising with it.
 
     At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
     factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
+    A run that counts as converged is asked what the next factor e would bring: it may only have come to the smallest
+    numbers there are (the scale of equal observations).
     """
-    if optimum.converged or not optimum.gain > FLAT:
+    if not optimum.converged and not optimum.gain > FLAT:
         return ""
     names, point = Names(objective), optimum.point
     moved = point - objective.space.initial
     for j in np.flatnonzero(np.abs(moved) > FAR):
-        before = point.copy()
-        before[j] -= np.sign(moved[j])
-        if names.bounded(int(j)) and not optimum.value - value(before) < RISES:
+        if not names.bounded(int(j)):
+            continue
+        other = point.copy()
+        other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
+        change = value(other) - optimum.value
+        if (change if optimum.converged else -change) >= RISES:
             return f"the objective grows without bound with {names.with_value(int(j), point)}"
     return ""
 

@@ -259,6 +259,24 @@ def test_every_iteration_climbs(family, restraint):
         assert np.linalg.norm(gradient(model, restraint, found)) < 1e-3
 
 
+@pytest.mark.parametrize("restraint", [{"min_scale": 1.6}, {"penalty": 0.8}])
+def test_scales_beside_free_degrees_of_freedom_are_held(restraint):
+    """Without a restraint their closed form gives way to Newton steps in all parameters of the distribution."""
+    y = np.concatenate([Y - 4.0, Y + 4.0, [-16.0, 15.0]])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 5, shape=2, initval=[-3.0, 3.0])
+        s = pm.HalfNormal("s", 1, shape=2)
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=len(y))
+        pm.StudentT("y", pm.Gamma("nu", 2, 0.1), mu=mu[z], sigma=s[z], observed=y)
+    found = fit(model, mlem.EM(**restraint, accelerate=None))
+    assert found.converged
+    assert np.all(np.diff(found.history["log_likelihood"]) >= -1e-9)
+    if "min_scale" in restraint:
+        assert found.estimates["s"].values.min() == pytest.approx(1.6, rel=1e-9)
+    else:
+        assert np.linalg.norm(gradient(model, restraint, found)) < 1e-3
+
+
 def gradient(model, restraint, found):
     objective = engine_for(model, "mle", restraint=Restraint(**restraint)).objective
     return objective.value_and_gradient(found._optimum.point, np.ones(objective.n_units), objective.data)[1]

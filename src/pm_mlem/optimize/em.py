@@ -55,7 +55,7 @@ class EM:
     """Expectation-maximization (Dempster, Laird & Rubin 1977).
 
     Each iteration computes the posterior probabilities of the latents and maximises the expected complete-data
-    log-likelihood: in closed form where a parameter has one, by a safeguarded Newton step otherwise. The
+    log-likelihood: in closed form where a parameter has one, by safeguarded Newton steps otherwise. The
     log-likelihood never falls (except under ``kind="stochastic"`` and while ``anneal`` lasts).
 
     Parameters

@@ -32,6 +32,18 @@ class Information:
     def regular(self) -> bool:
         return self.null.shape[1] == 0 and self.rising == 0
 
+    @property
+    def useless(self) -> Information:
+        """The same curvature where nothing follows from it: no direction is identified."""
+        return Information(self.matrix, np.zeros_like(self.matrix), np.eye(len(self.matrix)), 0)
+
+    def gain(self, gradient: np.ndarray) -> float:
+        """What a Newton step from here promises: (p,) derivatives of the objective, in its units.
+
+        It is half the square of the step's length in standard errors. Infinite where the objective bends upwards.
+        """
+        return float("inf") if self.rising else 0.5 * float(gradient @ self.inverse @ gradient)
+
 
 def observed_information(hessian: np.ndarray) -> Information:
     """Split the curvature into identified and unidentified directions.
@@ -42,7 +54,7 @@ def observed_information(hessian: np.ndarray) -> Information:
     """
     matrix = -0.5 * (hessian + hessian.T)
     if not np.all(np.isfinite(matrix)):  # nothing is known about any direction
-        return Information(matrix, np.zeros_like(matrix), np.eye(len(matrix)), 0)
+        return Information(matrix, matrix, matrix, 0).useless
     size = np.sqrt(np.abs(np.diag(matrix)))
     top = float(np.max(size, initial=0.0))
     size = np.where(size > 1e-12 * top, size, max(top, 1.0))

@@ -198,7 +198,7 @@ def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
     """The engine with scales that are kept away from 0."""
     objective = engine.objective
-    plan = restrained(plan_of(objective), objective, restraint)
+    plan = restrained(plan_of(objective, joint=False), objective, restraint)
     if restraint.penalty is not None:
         objective = replace(objective, penalty=penalty_of(plan, objective.space))
     return replace(engine, objective=objective, plan=plan)

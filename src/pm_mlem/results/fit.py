@@ -249,17 +249,26 @@ class Fit:
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _information(self) -> Information:
+        return self._curvature[0]
+
+    @cached_property
+    def _curvature(self) -> tuple[Information, str]:
+        """The observed information, and why it says nothing about errors (then no direction of it is identified)."""
+        from pm_mlem.results.notes import no_maximum
+
         objective = self._engine.objective
-        value, _, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
+        value, gradient, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
         tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
         if not abs(float(value) - self._optimum.value) <= tolerance:
             raise RuntimeError(
                 f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
                 f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
             )
-        return observed_information(np.asarray(hessian))
+        information = observed_information(np.asarray(hessian))
+        reason = no_maximum(self._engine, self._optimum, information, np.asarray(gradient))
+        return (information.useless if reason else information), reason
 
     @cached_property
     def _jacobians(self) -> dict[str, np.ndarray]:
@@ -297,8 +306,8 @@ class Fit:
         Returns
         -------
         xarray.DataArray
-            Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
-            is not identified. Entries that are held with ``fixed=`` are left out.
+            Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where
+            :meth:`standard_errors` are. Entries that are held with ``fixed=`` are left out.
 
         Raises
         ------
@@ -332,8 +341,10 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data, or held with ``fixed=`` (see :meth:`summary` for
-            the reason). A Deterministic of nothing but held entries has 0.
+            NaN where an entry is not identified by the data, or held with ``fixed=``, and everywhere if the method
+            does not end at a maximum: after ``EM(kind="hard")`` or ``EM(kind="stochastic")``, under a penalty, and with
+            a scale on its floor, unless the likelihood has its maximum there after all (less than 1e-4 above). See
+            :meth:`summary` for the reason. A Deterministic of nothing but held entries has 0.
         """
         from pm_mlem.results.uncertainty import standard_errors
 
@@ -383,6 +394,8 @@ class Fit:
             return "fixed"
         if np.isfinite(error):
             return ""
+        if self._curvature[1]:
+            return f"no standard error: {self._curvature[1]}"
         others = involved(self._information, space.labels)
         if self._information.rising:
             return "the estimate is a saddle point, not a maximum"
@@ -413,6 +426,8 @@ class Fit:
         if not self._information.regular:
             from pm_mlem.errors import NotIdentifiedError
 
+            if self._curvature[1]:
+                raise NotIdentifiedError(f"The estimator has no normal approximation: {self._curvature[1]}.")
             names = ", ".join(involved(self._information, self._engine.objective.space.labels)[:4])
             raise NotIdentifiedError(
                 f"The estimator has no normal approximation: the likelihood is flat or rising along {names}."

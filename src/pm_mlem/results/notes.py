@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from pm_mlem.inference.information import Information, involved
@@ -11,8 +13,12 @@ from pm_mlem.objective.m_step import MStepPlan, on_floor
 from pm_mlem.objective.m_step.blocks import CholeskyBlock
 from pm_mlem.objective.m_step.restraint import ScaleBlock
 from pm_mlem.objective.objective import Objective
+from pm_mlem.optimize.em import VARIANTS
 from pm_mlem.optimize.problem import Optimum
 from pm_mlem.results.labels import Labels, entry_names
+
+if TYPE_CHECKING:
+    from pm_mlem.objective.engine import Engine
 
 BORDER = 1e-6
 """Probabilities nearer than this to 0 or 1 are on the boundary."""
@@ -24,6 +30,8 @@ UPWARDS = 1e-3
 """Upward curvature (log-likelihood per unit squared) that is more than rounding."""
 RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further unit."""
+AS_GOOD = 1e-4
+"""Log-likelihood left to gain at a point that is as good as a maximum: it is nearer than 0.015 standard errors."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -71,7 +79,7 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
     structure, point = objective.tables.structure, optimum.point
     labels = Labels(structure.dims, structure.coords)
     floors = {b.name: b.hold.floor for b in plan.closed if isinstance(b, ScaleBlock) and b.hold is not None}
-    useless = "standard errors there do not apply"
+    useless = "there are no standard errors"
     matrices = {b.name for b in plan.closed if isinstance(b, CholeskyBlock)}
     for name, low in on_floor(plan, objective.space, point).items():
         where = entry_names(labels.array(name, low))
@@ -83,7 +91,35 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
             yield f"{listed(entries)} {are} on {their} floor, min_scale={floors[name]:g}; {useless}."
     if objective.penalty is not None:
         size = float(objective.penalty(objective.space.constrain(point)))
-        yield f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}."
+        yield (
+            f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}; "
+            "unless it is as good as that of the likelihood there are no standard errors."
+        )
+
+
+def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
+    """Why the curvature at estimates says nothing about their errors: they are not meant to be a maximum.
+
+    Empty where they are one after all, or as good as one.
+
+    Parameters
+    ----------
+    information, gradient : curvature and derivatives of the objective at the estimates, the penalty included
+    """
+    objective = engine.objective
+    last = optimum.legs[-1][0] if optimum.legs else ""
+    if engine.plan is None and last not in VARIANTS.values():
+        return ""
+    if objective.penalty is not None:
+        penalty = objective.penalty
+        gradient = gradient - np.asarray(jax.grad(lambda u: penalty(objective.space.constrain(u)))(optimum.point))
+    if information.gain(gradient) <= AS_GOOD:
+        return ""
+    if last in VARIANTS.values():
+        return f"{last} does not end at a maximum of the likelihood"
+    if objective.penalty is not None:
+        return "the maximum of a penalized likelihood is not one of the likelihood"
+    return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 
 def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:

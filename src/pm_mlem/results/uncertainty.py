@@ -38,7 +38,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
     if kind != "sandwich" and (cluster is not None or small_sample):
         raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
-    if kind == "observed":
+    if kind == "observed" or fit._information.null.shape[1] == fit.n_params:  # no maximum: no kind says anything
         return observed(fit._information)
     objective = fit._engine.objective
     if kind == "opg":

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pymc as pm
 
+from pm_mlem.graph.labelled import independent_units
 from pm_mlem.graph.units import unit_groups
 from pm_mlem.inference.information import Information, involved, observed_information
 from pm_mlem.objective.engine import Engine
@@ -145,13 +146,15 @@ class Fit:
         """Log-likelihood of every independent unit at the estimates, latents summed out.
 
         One variable for each observed variable, with the dims of its rows (or of the rows that share their latents);
-        observed variables that share latents are one, ``a+b``, and Potentials with nothing observed go by their name.
-        Observation weights are applied, so that all entries add up to ``log_likelihood``.
+        observed variables that share latents or known labels (see ``n_obs``) are one, ``a+b``, and Potentials with
+        nothing observed go by their name. Observation weights are applied, so that all entries add up to
+        ``log_likelihood``.
         """
         import xarray as xr
 
-        units = self._weighted_units
-        groups = unit_groups(self._engine.objective.tables)
+        joined = self._independent
+        units = np.bincount(joined, self._weighted_units)
+        groups = unit_groups(self._engine.objective.tables, joined)
         return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 
     @cached_property
@@ -204,9 +207,23 @@ class Fit:
 
     @property
     def n_obs(self) -> float:
-        """Independent units (observations, or groups that share a latent); the sum of their weights."""
-        total = float(np.sum(self._weights))
+        """Independent units of the data; the sum of their weights.
+
+        An observation is a unit; observations that share a latent are one together. A label that is known (an observed
+        Categorical or Bernoulli variable) and the observations that depend on it are one unit, too, so that the number
+        is the same whichever labels are known: in a mixture that of the rows, with chains that of the sequences. An
+        observed Markov chain without observations that depend on its states has a unit for each step. Where weights
+        differ within a unit (a dictionary that names the observations but not the labels, say) the largest counts.
+        """
+        weights = np.zeros(1 + int(self._independent.max(initial=-1)))
+        np.maximum.at(weights, self._independent, self._weights)
+        total = float(np.sum(weights))
         return int(total) if total == int(total) else total
+
+    @cached_property
+    def _independent(self) -> np.ndarray:
+        """For each unit of the log-likelihood the independent unit that it belongs to."""
+        return independent_units(self._engine.objective.tables)
 
     @property
     def aic(self) -> float:
@@ -451,7 +468,7 @@ class Fit:
         xarray.Dataset
             For each latent its states, integers like those of the model's variable, with the dims of the variable; the
             component of an observed mixture ``y`` is called ``y_component``. For each group of observed variables that
-            share latents (named as in ``pointwise_log_likelihood``) ``<group>_log_probability``: the log-probability
+            share latents (``y``, or ``a+b``) ``<group>_log_probability``: the log-probability
             of the states of each unit together, ``log p(z | y)``. The attribute ``log_probability`` is that of all
             latents, without the units of weight 0; weights do not matter otherwise.
 

@@ -173,9 +173,7 @@ def engine_for(
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
         choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
-        engine = build_engine(
-            model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable
-        )
+        engine = build_engine(model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable)
         engines[key] = engine if restraint is None else with_restraint(engine, restraint)
         while len(engines) > 8:
             engines.pop(next(iter(engines)))

@@ -126,9 +126,7 @@ def covariance(
     )  # fmt: skip
 
 
-def standard_errors(
-    fit: Fit, kind: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None
-) -> xr.Dataset:
+def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     if kind == "bootstrap":
         return replicates(fit, bootstrap, cluster, small_sample).standard_errors()
     check_no_bootstrap(bootstrap, kind)

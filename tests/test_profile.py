@@ -1,7 +1,5 @@
 """Profiles against closed forms and brute force; what they say where there is no crossing."""
 
-import warnings
-
 import numpy as np
 import pymc as pm
 import pytest
@@ -65,12 +63,14 @@ def logit():
     return fit(model)
 
 
-TWO = np.concatenate([RNG.normal(0, 1, 30), RNG.normal(2.8, 1, 20)])
+TWO = np.concatenate([RNG.normal(0, 1, 30), RNG.normal(4.0, 1.0, 20)])
 
 
 def two_normals(theta):
     """By share of the second, means and log of the standard deviation."""
     w, a, b, log_s = theta
+    if not (0 < w < 1 and log_s < 10):
+        return -1e6
     return float(np.log((1 - w) * norm.pdf(TWO, a, np.exp(log_s)) + w * norm.pdf(TWO, b, np.exp(log_s))).sum())
 
 
@@ -188,11 +188,14 @@ def test_a_mixture_against_scipy(mixture, name):
         assert height == pytest.approx(mixture.log_likelihood - DROP, abs=1e-5)
 
 
-def test_a_callback_gives_the_same(logit):
-    other = fit(logit.model, backend="numba").confidence_intervals(kind="profile")
-    expected = logit.confidence_intervals(kind="profile")
-    for name in ("beta", "odds"):
-        np.testing.assert_allclose(other[name], expected[name], rtol=1e-5)
+def test_a_callback_gives_the_same():
+    with pm.Model() as model:
+        p = pm.Beta("p", 1, 1)
+        pm.Deterministic("odds", p / (1 - p))
+        pm.Bernoulli("flips", p, observed=np.repeat([1, 0], [7, 3]))
+    expected, other = (fit(model, backend=b).confidence_intervals(kind="profile") for b in ("jax", "numba"))
+    for name in ("p", "odds"):
+        np.testing.assert_allclose(other[name], expected[name], rtol=1e-6)
 
 
 def test_the_cost(mixture, monkeypatch):
@@ -233,3 +236,259 @@ def test_both_ways_to_an_end_agree():
         )
         assert end.kind == "crossing"
         assert value == pytest.approx(-DROP, abs=1e-5)
+
+
+def test_a_profile_that_turns_away():
+    """Beyond the level the objective rises again: the first crossing counts."""
+
+    def waves(u):
+        x = u[0]
+        return -10.0 * (1 - np.cos(x)), np.array([-10 * np.sin(x)]), np.array([[-10 * np.cos(x)]])
+
+    along = Profile(waves, coordinate(0, 1), find_peak(waves, np.zeros(1)))
+    assert along.end(1, DROP).at == pytest.approx(np.arccos(1 - DROP / 10), rel=1e-6)
+
+
+def test_a_profile_that_never_falls_far_enough():
+    def bump(u):
+        x = u[0]
+        d = 1 + x * x
+        return 1 / d, np.array([-2 * x / d**2]), np.array([[(6 * x * x - 2) / d**3]])
+
+    along = Profile(bump, coordinate(0, 1), find_peak(bump, np.zeros(1)))
+    for side in (-1, 1):
+        end = along.end(side, DROP)
+        assert (end.at, end.kind) == (side * np.inf, "flat")
+
+
+def test_a_profile_that_is_higher_elsewhere():
+    def hills(u):
+        x = u[0]
+        a, b = np.exp(-0.5 * x * x), np.exp(-0.5 * (x - 5) ** 2)
+        value = a + 1.5 * b
+        return (
+            value,
+            np.array([-x * a - 1.5 * (x - 5) * b]),
+            np.array([[(x * x - 1) * a + 1.5 * ((x - 5) ** 2 - 1) * b]]),
+        )
+
+    along = Profile(hills, coordinate(0, 1), find_peak(hills, np.zeros(1)))
+    end = along.end(1, DROP)
+    assert end.kind == "higher"
+    assert hills(end.point)[0] > along.peak.value
+    assert along.end(-1, DROP).kind == "flat"
+
+
+def test_steps_over_a_wall_and_up_a_spike():
+    """A function of a parameter that has no values beyond 0."""
+
+    def gamma(u):
+        rate = np.exp(u[0])
+        return -4 * rate, np.array([-4 * rate]), np.array([[-4 * rate]])
+
+    def rate(u):
+        value = np.exp(u[0])
+        return value, np.array([value]), np.array([[value]])
+
+    along = Profile(gamma, rate, find_peak(gamma, np.array([-25.0])))
+    assert along.end(1, DROP).at == pytest.approx(DROP / 4, rel=1e-6)
+    end = along.end(-1, DROP)
+    assert end.kind == "limit"
+    assert end.at == pytest.approx(0.0, abs=1e-12)
+
+
+# --- no end on one side -----------------------------------------------------------------------------------
+
+
+def test_all_successes():
+    with pm.Model() as model:
+        pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.ones(10))
+    found = fit(model).confidence_intervals(kind="profile")["p"].values
+    np.testing.assert_allclose(found, [np.exp(-DROP / 10), 1.0], rtol=1e-6)
+
+
+def test_an_empty_cell():
+    with pm.Model() as model:
+        pm.Categorical("y", pm.Dirichlet("p", np.ones(3)), observed=np.repeat([0, 1], [12, 5]))
+    found = fit(model).confidence_intervals(kind="profile")["p"].values
+    np.testing.assert_allclose(found[2], [0.0, 1 - np.exp(-DROP / 17)], rtol=1e-5, atol=1e-15)
+    for k, bounds in zip((12, 5), found[:2], strict=True):
+        ends = crossings(lambda p: k * np.log(p) + (17 - k) * np.log1p(-p), k / 17, 1e-4, 1 - 1e-4)
+        np.testing.assert_allclose(bounds, ends, rtol=1e-5)
+
+
+def test_separated_outcomes():
+    x = np.arange(-5, 5) + 0.5
+    with pm.Model() as model:
+        slope = pm.Normal("slope")
+        pm.Bernoulli("y", logit_p=slope * x, observed=(x > 0).astype(int))
+    low, high = fit(model).confidence_intervals(kind="profile")["slope"].values
+    assert -2 * np.logaddexp(0, -low * x[x > 0]).sum() == pytest.approx(-DROP, abs=1e-6)
+    assert high == np.inf
+
+
+def test_what_is_not_identified():
+    with pm.Model() as model:
+        a, b = pm.Normal("a"), pm.Normal("b")
+        pm.Deterministic("both", a + b)
+        pm.Normal("y", a + b, 1.0, observed=Y)
+    found = fit(model).confidence_intervals(kind="profile")
+    np.testing.assert_array_equal(found["a"], [-np.inf, np.inf])
+    half = np.sqrt(2 * DROP / len(Y))
+    np.testing.assert_allclose(found["both"], Y.mean() + np.array([-half, half]), rtol=1e-6)
+
+
+def test_a_component_that_need_not_be():
+    """Two components that are no better than one: any share will do."""
+    y = np.random.default_rng(5).normal(size=40)
+    with pm.Model() as model:
+        w = pm.Beta("w", 1, 1)
+        mu = pm.Normal("mu", 0, 5, shape=2, initval=[-1.0, 1.0])
+        z = pm.Bernoulli("z", w, shape=40)
+        pm.Normal("y", mu[z], 1.0, observed=y)
+    found = fit(model).confidence_intervals(kind="profile", var_names=["w"])
+    np.testing.assert_allclose(found["w"], [0.0, 1.0], atol=1e-12)
+
+
+# --- what is not a profile --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_hills():
+    with pm.Model() as model:
+        pm.StudentT("y", nu=1, mu=pm.Normal("mu", 0, 10), sigma=0.5, observed=[-5.2, -4.9, -5.1, 5.0, 5.3, 4.8, 5.1])
+    return model
+
+
+def test_a_higher_optimum_is_noticed(two_hills):
+    lower = fit(two_hills, starts=[{"mu": -5.0}], method=mlem.Newton(radius=0.05))
+    assert lower.estimates["mu"] < 0
+    with pytest.warns(mlem.LocalOptimaWarning, match=r"not the maximum: the profile of mu .* starts=\[\{'mu':"):
+        found = lower.confidence_intervals(0.9999999, kind="profile")
+    low, high = found["mu"].values
+    assert low < lower.estimates["mu"]
+    assert np.isnan(high)
+    assert found.attrs["notes"] == "mu: the profile rises above the fit"
+    with pytest.warns(mlem.LocalOptimaWarning):
+        lower.profile("mu", points=[-5.0, 5.0])
+
+
+def test_a_fit_that_is_not_at_a_maximum(two_hills):
+    early = fit(two_hills, starts=[{"mu": 1.5}], method=mlem.Adam(max_iterations=1))
+    with pytest.raises(ValueError, match="The fit is not at a maximum"):
+        early.confidence_intervals(kind="profile")
+
+
+def test_held_entries(mixture):
+    held = fit(mixture.model, fixed={"mu[low]": 0.0, "sigma": 1.0})
+    found = held.confidence_intervals(kind="profile", var_names=["mu", "sigma", "mean"])
+    assert np.isnan(found["mu"].values[0]).all()
+    assert np.isfinite(found["mu"].values[1]).all()
+    assert np.isnan(found["sigma"]).all()
+    assert np.isnan(found["mean"]).all()
+    assert found.attrs["notes"] == "mu[low]: it is held; sigma: it is held; mean: it depends on a latent"
+    for name, message in [("mu[low]", "it is held"), ("sigma", "it is held"), ("mean[3]", "it depends on a latent")]:
+        with pytest.raises(ValueError, match=message):
+            held.profile(name)
+
+
+def test_held_probabilities():
+    with pm.Model() as model:
+        pm.Categorical("y", pm.Dirichlet("p", np.ones(3)), observed=np.repeat([0, 1, 2], [12, 5, 3]))
+    found = fit(model, fixed={"p[2]": 0.2}).confidence_intervals(kind="profile")["p"].values
+    ends = crossings(lambda p: 12 * np.log(p) + 5 * np.log(0.8 - p), 0.8 * 12 / 17, 1e-4, 0.8 - 1e-4)
+    np.testing.assert_allclose(found[0], ends, rtol=1e-6)
+    np.testing.assert_allclose(found[1], 0.8 - found[0][::-1], rtol=1e-6)
+
+
+def test_bounds_stay_inside_the_support():
+    with pm.Model() as model:
+        top = pm.Uniform("top", 2.0, 3.0)
+        below = pm.TruncatedNormal("below", 0, 5, upper=1.0)
+        pm.Normal("y", top + below, 1.0, observed=Y)
+        pm.Normal("x", top, 1.0, observed=[2.2, 2.9, 2.7])
+    found = fit(model).confidence_intervals(kind="profile")
+    low, high = found["top"].values
+    assert (low, high) == (2.0, 3.0)
+    low, high = found["below"].values
+    assert low < fit(model).estimates["below"] < high <= 1.0
+
+
+# --- names, shapes and errors -----------------------------------------------------------------------------
+
+
+def test_curve_of_a_variable(mixture):
+    curve = mixture.profile("mu", points=5)
+    assert set(curve.data_vars) == {"value", "log_likelihood", "zeta", "wald", "interval", "estimate"}
+    assert curve["value"].dims == ("kind", "point")
+    assert curve.attrs["maximum"] == pytest.approx(mixture.log_likelihood)
+    middle = curve.isel(point=2)
+    np.testing.assert_allclose(middle["value"], mixture.estimates["mu"], rtol=1e-7)
+    np.testing.assert_allclose(middle["zeta"], 0.0, atol=1e-6)
+    one = mixture.profile("mu[high]", points=5)
+    assert one["value"].dims == ("point",)
+    np.testing.assert_allclose(one["log_likelihood"], curve["log_likelihood"].sel(kind="high"))
+    expected = mixture.confidence_intervals(kind="profile", var_names=["mu"])["mu"].sel(kind="high")
+    np.testing.assert_allclose(one["interval"], expected)
+    assert np.all(np.diff(one["zeta"]) > 0)
+
+
+def test_values_of_the_user(gaussian):
+    curve = gaussian.profile("sigma", points=[1.0, 2.0, 5.0])
+    expected = [-20 * np.log(s) - 20 * Y.var() / (2 * s * s) - 10 * np.log(2 * np.pi) for s in (1.0, 2.0, 5.0)]
+    np.testing.assert_allclose(curve["log_likelihood"], expected, rtol=1e-8)
+    np.testing.assert_array_equal(curve["value"], [1.0, 2.0, 5.0])
+
+
+def test_map_curves(gaussian):
+    curve = fit(gaussian.model, "map").profile("mu", points=3)
+    assert "log_posterior" in curve
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sgima",), "var: the fit has no 'sgima'. Did you mean 'sigma'"),
+        (("mu[hihg]",), r"var: the fit has no 'mu\[hihg\]'. Did you mean 'mu\[high\]'"),
+        (("mu", 2.0), "level=2.0 must lie between 0 and 1"),
+        (("mu", 0.95, 2), "points=2 must be at least 3"),
+        (("mu", 0.95, []), "finite values in one dimension"),
+        (("sigma", 0.95, [-1.0]), "outside the support of 'sigma'"),
+        (("w[low]", 0.95, [1.5]), r"outside the support of 'w\[low\]', 0 to 1"),
+    ],
+)
+def test_bad_curves(mixture, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mixture.profile(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "likelihood"}, "kind='likelihood' is unknown; use 'wald' or 'profile'"),
+        ({"kind": "profile", "cluster": np.arange(20)}, "belong to kind='wald'"),
+        ({"kind": "profile", "level": 0.0}, "level=0.0 must lie between"),
+        ({"kind": "profile", "var_names": ["sigm"]}, "var_names: the fit has no 'sigm'. Did you mean 'sigma'"),
+        ({"var_names": ["ratioo"]}, "Did you mean 'ratio'"),
+    ],
+)
+def test_bad_intervals(gaussian, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gaussian.confidence_intervals(**arguments)
+
+
+def test_wald_intervals_of_some(gaussian):
+    found = gaussian.confidence_intervals(var_names="mu")
+    assert list(found.data_vars) == ["mu"]
+    np.testing.assert_array_equal(found["mu"], gaussian.confidence_intervals()["mu"])
+
+
+def test_a_constant(gaussian):
+    with pm.Model() as model:
+        mu = pm.Normal("mu")
+        pm.Deterministic("one", 0 * mu + 1)
+        pm.Normal("y", mu, 1.0, observed=Y)
+    found = fit(model)
+    np.testing.assert_array_equal(found.confidence_intervals(kind="profile")["one"], [1.0, 1.0])
+    with pytest.raises(ValueError, match="'one' does not depend on the parameters"):
+        found.profile("one")

@@ -30,6 +30,10 @@ HIGHER = 1e-3
 """By how much (log-likelihood) a point has to exceed the peak to be called higher."""
 SMALL = 0.25
 """Factor by which a step that fails is shortened."""
+LARGE = 1e100
+"""Derivatives beyond count as infinite."""
+FAILURES = 8
+"""Steps along a profile that may fail before it is given up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +83,8 @@ class Frame:
 
     @property
     def concave(self) -> bool:
-        """Whether the objective bends downwards in all directions."""
-        return bool(np.all(self.bend > 0) and not np.any(self.flat))
+        """Whether the objective bends upwards in no direction."""
+        return not np.any(self.rising)
 
     @property
     def rising(self) -> Vector:
@@ -155,7 +159,7 @@ class Local:
     @property
     def finite(self) -> bool:
         numbers = (self.value, self.slope, self.curvature, self.at, self.normal, self.warp)
-        return all(bool(np.all(np.isfinite(n))) for n in numbers) and bool(np.any(self.normal != 0))
+        return all(bool(np.all(np.abs(n) < LARGE)) for n in numbers) and bool(np.any(self.normal != 0))
 
 
 def find_peak(objective: Derivatives, start: Vector, iterations: int = 20) -> Peak:
@@ -257,16 +261,21 @@ class Profile:
     def restored(self, point: Vector, at: float) -> Vector | None:
         """The point moved to where the estimand has a value, along its gradient."""
         tolerance = 1e-10 * (abs(at) + abs(at - self.top.at)) + 1e-300
-        before = np.inf
-        for _ in range(20):
-            value, normal, _ = self.estimand(point)
+        value, normal, _ = self.estimand(point)
+        size = 1.0
+        for _ in range(100):
             miss, normal = at - float(value), normal / self.peak.scale
+            square = float(normal @ normal)
             if abs(miss) <= tolerance:
                 return point
-            square = float(normal @ normal)
-            if not (np.isfinite(miss) and square > 0 and abs(miss) < 2.0 * before):
+            if not (np.isfinite(miss) and 0 < square < LARGE and size > 1e-9):
                 return None
-            point, before = point + miss / square * normal / self.peak.scale, abs(miss)
+            trial = point + size * miss / square * normal / self.peak.scale
+            there, slope, _ = self.estimand(trial)
+            if abs(at - float(there)) < abs(miss):
+                point, value, normal, size = trial, there, slope, 1.0
+            else:
+                normal, size = normal * self.peak.scale, 0.5 * size
         return None
 
     def follow(self, last: CurvePoint, at: float) -> CurvePoint | None:
@@ -307,8 +316,9 @@ class Profile:
     def end(self, side: int, drop: float) -> End:
         """Where the profile has fallen by ``drop`` below the peak, on one side (-1 or 1) of it."""
         target = self.peak.value - drop
-        found = self.crossing(self.top.local, target, (self.top.at, side * np.inf))
-        return found or self.outwards(side, target)
+        with np.errstate(all="ignore"):
+            found = self.crossing(self.top.local, target, (self.top.at, side * np.inf))
+            return found or self.outwards(side, target)
 
     def crossing(self, local: Local, target: float, within: tuple[float, float]) -> End | None:
         """Where the profile has a value, by Newton's method on the level and the stationarity together.
@@ -348,36 +358,45 @@ class Profile:
         """The end of the interval on one side, by following the profile until it has crossed the level."""
         level, last = self.zeta(target), self.top
         size = first = self.first_step(level)
-        refused = 0
-        calm = 0
         limit = self.reach[0] if side < 0 else self.reach[1]
-        wall = side * np.inf  # the estimand seems to have no values beyond
+        wall = side * np.inf  # the estimand has no values there
+        largest = fall = np.inf
+        calm = failures = 0
         for _ in range(150):
-            size = min(size, 0.5 * abs(wall - last.at))
+            size = min(size, largest, 0.5 * abs(wall - last.at))
+            if size <= 1e-9 * (abs(last.at - self.top.at) + abs(last.at)) or failures > FAILURES:
+                break
             at = last.at + side * size
             at = max(at, limit) if side < 0 else min(at, limit)
+            if not self.possible(last, at):
+                wall = at
+                continue
             found = self.follow(last, at)
-            if found is not None and found.value > self.peak.value + HIGHER:
-                if refused >= 3:
-                    return End(np.nan, "higher", found.point)
-                found = None
-            if found is None:
-                refused, wall = refused + 1, at
-                if size <= 1e-9 * (abs(last.at - self.top.at) + abs(last.at)) or size <= 1e-12 * first:
-                    close = abs(wall - last.at) < 1e-6 * abs(wall - self.top.at)
-                    return End(wall, "limit", last.point) if close else End(np.nan, "lost", last.point)
-                size *= SMALL
+            higher = found if found is not None and found.value > self.peak.value + HIGHER else None
+            if found is None or higher is not None:
+                failures += 1
+                if higher is not None and failures > FAILURES:
+                    return End(np.nan, "higher", higher.point)
+                largest = SMALL * size
                 continue
             if found.value <= target:
                 return self.between(last, found, target)
             if found.at == limit:
                 return End(side * np.inf, "flat", found.point)
-            refused = 0
-            calm = calm + 1 if self.levelled(found, target, first) else 0
+            before, fall, left = fall, self.fall(last, found), found.value - target
+            level_out = fall <= 1e-7 * left or fall <= min(before, 1e-3 * left)  # less with every doubling
+            calm = calm + 1 if level_out and self.far(found, first) else 0
             if calm == 2:
                 return End(side * np.inf, "flat", found.point)
-            last, size = found, self.next_step(found, level, side, size)
+            last, size, largest = found, self.next_step(found, level, side, size), 2.0 * largest
+        if abs(wall - last.at) < 1e-6 * abs(wall - self.top.at):
+            return End(last.at, "limit", last.point)
         return End(np.nan, "lost", last.point)
+
+    def possible(self, last: CurvePoint, at: float) -> bool:
+        """Whether the estimand can take a value."""
+        moved = last.point + (at - last.at) * last.frame.response / self.peak.scale
+        return self.restored(moved, at) is not None or self.restored(last.point, at) is not None
 
     def first_step(self, level: float) -> float:
         """To the end of the Wald interval, unless that is out of all bounds."""
@@ -391,12 +410,13 @@ class Profile:
             return max(size, away) if root < 0.1 * level else size
         return float(np.clip(1.05 * (level - root) * root / falling, 0.25 * away, 2.0 * away))
 
-    def levelled(self, found: CurvePoint, target: float, first: float) -> bool:
-        """Whether the profile, far out, falls too little ever to reach the level."""
-        away = abs(found.at - self.top.at)
-        return away >= 10.0 * max(first, abs(self.top.at)) and (
-            abs(found.frame.multiplier) * away <= 1e-3 * (found.value - target)
-        )
+    def fall(self, last: CurvePoint, found: CurvePoint) -> float:
+        """By how much the profile falls, or rises, with every factor e of distance from the peak."""
+        away, before = abs(found.at - self.top.at), abs(last.at - self.top.at)
+        return abs(last.value - found.value) / np.log(away / before) if before > 0 else np.inf
+
+    def far(self, found: CurvePoint, first: float) -> bool:
+        return abs(found.at - self.top.at) >= 10.0 * max(first, abs(self.top.at))
 
     def between(self, inner: CurvePoint, outer: CurvePoint, target: float) -> End:
         """The crossing between a point above the level and one below it."""
@@ -405,12 +425,14 @@ class Profile:
         for _ in range(60):
             ends = [p for p in (inner, known) if p is not None]
             near = min(ends, key=lambda p: abs(self.zeta(p.value) - level))
+            if abs(near.value - target) <= self.peak.tolerance:
+                return End(near.at, "crossing", near.point)
             if 0.3 * level < self.zeta(near.value) < 3.0 * level:
                 found = self.crossing(near.local, target, (inner.at, beyond))
                 if found:
                     return found
             if abs(beyond - inner.at) <= 1e-9 * (abs(beyond) + abs(self.top.at - beyond)):
-                break
+                break  # a jump: there is another branch, which is higher beyond
             part = 0.5
             if known is not None:
                 here, there = self.zeta(inner.value), self.zeta(known.value)
@@ -418,12 +440,10 @@ class Profile:
             at = inner.at + part * (beyond - inner.at)
             found = self.follow(inner, at)
             if found is not None and found.value > target:
-                if abs(self.zeta(found.value) - level) <= self.peak.tolerance:
-                    return End(at, "crossing", found.point)
                 inner = found
             else:
                 known, beyond = found, at
-        return End(inner.at, "crossing", inner.point)
+        return End(np.nan, "lost", inner.point)
 
     # --- curves --------------------------------------------------------------------------------------------
 
@@ -434,7 +454,8 @@ class Profile:
         for side in (-1, 1):
             last = self.top
             for at in sorted((v for v in set(values) if side * (v - self.top.at) > 0), key=lambda v: side * v):
-                found[at] = self.advance(last, at)
+                with np.errstate(all="ignore"):
+                    found[at] = self.advance(last, at)
                 last = found[at] or last
         return [self.top if v == self.top.at else found.get(v) for v in values]
 

@@ -206,7 +206,8 @@ class Profiles:
         elif end.kind == "limit":
             self.notes[entry.label] = f"the profile ends at {entry.natural(end.at):.4g}"
         elif end.kind == "lost":
-            self.notes[entry.label] = "the profile could not be followed"
+            reached = entry.natural(entry.estimand(end.point)[0])
+            self.notes[entry.label] = f"the profile could not be followed beyond {reached:.4g}"
 
     def interval(self, entry: Entry, level: float) -> tuple[float, float]:
         profile = self.profile(entry)

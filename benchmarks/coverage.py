@@ -3,14 +3,15 @@
     python benchmarks/coverage.py                       # all models, 1,000 data sets each
     python benchmarks/coverage.py hmm zip --sets 200    # some of them, fewer
 
-Every model is compiled once; data sets are drawn with NumPy from the parameters below and refitted from there. Fits that
-do not converge and intervals that do not exist are counted, not hidden.
+Every model is compiled once; data sets are drawn with NumPy from the parameters below and refitted from there. Fits
+that do not converge are counted, not hidden, and so are intervals that do not exist.
 """
 
 import argparse
 import dataclasses
 import time
 from copy import copy
+from typing import ClassVar
 
 import numpy as np
 import pymc as pm
@@ -32,9 +33,16 @@ X = np.column_stack([np.ones(N), FIXED.normal(size=N), FIXED.random(N) < 0.3])
 # --- the models: true parameters, data, model -------------------------------------------------------------
 
 
-class Logit:
-    truth = {"beta": np.array([-0.5, 0.8, 0.7])}
-    shown = ["beta"]
+class Model:
+    """True parameters by name, the parameters whose intervals are shown, and how to draw data."""
+
+    truth: ClassVar[dict]
+    shown: ClassVar[list[str]]
+
+
+class Logit(Model):
+    truth: ClassVar = {"beta": np.array([-0.5, 0.8, 0.7])}
+    shown: ClassVar = ["beta"]
 
     def draw(self, rng):
         return {"y": rng.random(N) < 1 / (1 + np.exp(-X @ self.truth["beta"]))}
@@ -45,9 +53,9 @@ class Logit:
         return model
 
 
-class Poisson:
-    truth = {"beta": np.array([0.3, 0.4, -0.6])}
-    shown = ["beta"]
+class Poisson(Model):
+    truth: ClassVar = {"beta": np.array([0.3, 0.4, -0.6])}
+    shown: ClassVar = ["beta"]
 
     def draw(self, rng):
         return {"y": rng.poisson(np.exp(X @ self.truth["beta"]))}
@@ -58,11 +66,11 @@ class Poisson:
         return model
 
 
-class Weibull:
+class Weibull(Model):
     """Survival times, right-censored at 2: about a third."""
 
-    truth = {"alpha": 1.5, "beta": np.array([0.6, -0.4, 0.3])}
-    shown = ["alpha", "beta"]
+    truth: ClassVar = {"alpha": 1.5, "beta": np.array([0.6, -0.4, 0.3])}
+    shown: ClassVar = ["alpha", "beta"]
 
     def draw(self, rng):
         times = np.exp(X @ self.truth["beta"]) * rng.weibull(self.truth["alpha"], N)
@@ -76,9 +84,9 @@ class Weibull:
         return model
 
 
-class NormalMixture:
-    truth = {"w": np.array([0.3, 0.7]), "mu": np.array([0.0, 3.0]), "sigma": np.array([1.0, 0.8])}
-    shown = ["w", "mu", "sigma"]
+class NormalMixture(Model):
+    truth: ClassVar = {"w": np.array([0.3, 0.7]), "mu": np.array([0.0, 3.0]), "sigma": np.array([1.0, 0.8])}
+    shown: ClassVar = ["w", "mu", "sigma"]
 
     def draw(self, rng):
         z = (rng.random(200) < self.truth["w"][1]).astype(int)
@@ -93,9 +101,9 @@ class NormalMixture:
         return model
 
 
-class PoissonMixture:
-    truth = {"w": np.array([0.4, 0.6]), "rate": np.array([2.0, 8.0])}
-    shown = ["w", "rate"]
+class PoissonMixture(Model):
+    truth: ClassVar = {"w": np.array([0.4, 0.6]), "rate": np.array([2.0, 8.0])}
+    shown: ClassVar = ["w", "rate"]
 
     def draw(self, rng):
         return {"y": rng.poisson(self.truth["rate"][(rng.random(200) < 0.6).astype(int)])}
@@ -108,11 +116,11 @@ class PoissonMixture:
         return model
 
 
-class HMM:
-    truth = {
+class HMM(Model):
+    truth: ClassVar = {
         "P": np.array([[0.9, 0.1], [0.2, 0.8]]), "mu": np.array([0.0, 2.5]), "sigma": 1.0,
     }  # fmt: skip
-    shown = ["P", "sigma"]
+    shown: ClassVar = ["P", "sigma"]
 
     def draw(self, rng):
         z = np.zeros(300, dtype=int)
@@ -130,11 +138,11 @@ class HMM:
         return model
 
 
-class LatentClass:
-    truth = {
+class LatentClass(Model):
+    truth: ClassVar = {
         "w": np.array([0.4, 0.6]), "p": np.array([[0.9, 0.8, 0.7, 0.8, 0.9], [0.2, 0.1, 0.3, 0.2, 0.4]]),
     }  # fmt: skip
-    shown = ["w"]
+    shown: ClassVar = ["w"]
 
     def draw(self, rng):
         z = (rng.random(300) < 0.6).astype(int)
@@ -148,9 +156,9 @@ class LatentClass:
         return model
 
 
-class ZeroInflated:
-    truth = {"beta": np.array([0.8, 0.4, -0.3]), "psi": 0.7}
-    shown = ["beta", "psi"]
+class ZeroInflated(Model):
+    truth: ClassVar = {"beta": np.array([0.8, 0.4, -0.3]), "psi": 0.7}
+    shown: ClassVar = ["beta", "psi"]
 
     def draw(self, rng):
         counts = rng.poisson(np.exp(X @ self.truth["beta"]))
@@ -209,7 +217,7 @@ def study(name, sets, seed):
         for how in KINDS:
             intervals = fit.confidence_intervals(LEVEL, kind=how, var_names=kind.shown)
             for variable in kind.shown:
-                truth = np.asarray(kind.truth[variable])
+                truth: ClassVar = np.asarray(kind.truth[variable])
                 for i in np.ndindex(*truth.shape):
                     lower, upper = intervals[variable].values[i]
                     held, made = counts.get((variable, i, how), (0, 0))

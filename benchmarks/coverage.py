@@ -228,7 +228,7 @@ def study(name, sets, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=list(MODELS), choices=[*MODELS, []])
+    parser.add_argument("models", nargs="*", help=", ".join(MODELS))
     parser.add_argument("--sets", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()

@@ -421,8 +421,8 @@ class Fit:
         xarray.Dataset
             Along ``point``: ``value``; ``log_likelihood`` (or ``log_posterior``), NaN where the curve could not be
             followed; ``zeta``, the signed root of the deviance, a straight line where Wald intervals are right [1]_;
-            ``wald``, the parabola that Wald intervals are made of, on their scale. Beside these ``interval``, with the dimension
-            ``ci_bound``, and ``estimate``. The attribute ``maximum`` is the top of the curve.
+            ``wald``, the parabola that Wald intervals are made of, on their scale. Beside these ``interval``, with the
+            dimension ``ci_bound``, and ``estimate``. The attribute ``maximum`` is the top of the curve.
 
         Raises
         ------

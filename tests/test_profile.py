@@ -363,14 +363,18 @@ def two_hills():
 def test_a_higher_optimum_is_noticed(two_hills):
     lower = fit(two_hills, starts=[{"mu": -5.0}], method=mlem.Newton(radius=0.05))
     assert lower.estimates["mu"] < 0
-    with pytest.warns(mlem.LocalOptimaWarning, match=r"not the maximum: the profile of mu .* starts=\[\{'mu':"):
+    with pytest.warns(
+        mlem.LocalOptimaWarning, match=r"not the maximum: the profile of mu .* starts=\[\{'mu':"
+    ) as heard:
         found = lower.confidence_intervals(0.9999999, kind="profile")
+    assert [w.filename for w in heard] == [__file__]
     low, high = found["mu"].values
     assert low < lower.estimates["mu"]
     assert np.isnan(high)
     assert found.attrs["notes"] == "mu: the profile rises above the fit"
-    with pytest.warns(mlem.LocalOptimaWarning):
+    with pytest.warns(mlem.LocalOptimaWarning) as heard:
         lower.profile("mu", points=[-5.0, 5.0])
+    assert [w.filename for w in heard] == [__file__]
 
 
 def test_a_fit_that_is_not_at_a_maximum(two_hills):

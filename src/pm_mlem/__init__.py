@@ -30,6 +30,7 @@ __all__ = [
     "plot_convergence",
     "plot_estimates",
     "plot_latents",
+    "plot_profile",
     "register_m_step",
 ]
 

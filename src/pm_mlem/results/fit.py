@@ -450,7 +450,8 @@ class Fit:
     def profile(self, var: str, level: float = 0.95, points: int | Sequence[float] = 41) -> xr.Dataset:
         """The profile of the log-likelihood (of the log-posterior under "map").
 
-        For each value of one number the largest log-likelihood that the other parameters allow.
+        For each value of one number the largest log-likelihood that the other parameters allow, continued from the
+        estimate: where there are several maxima over the others, the one that belongs to it.
 
         Parameters
         ----------
@@ -466,8 +467,8 @@ class Fit:
         xarray.Dataset
             Along ``point``: ``value``; ``log_likelihood`` (or ``log_posterior``), NaN where the curve could not be
             followed; ``zeta``, the signed root of the deviance, a straight line where Wald intervals are right [1]_;
-            ``wald``, the parabola that Wald intervals are made of. Beside these ``interval``, with the dimension
-            ``ci_bound``, and ``estimate``. The attribute ``maximum`` is the top of the curve.
+            ``wald``, the parabola that Wald intervals are made of, on their scale. Beside these ``interval``, with the
+            dimension ``ci_bound``, and ``estimate``. The attribute ``maximum`` is the top of the curve.
 
         Raises
         ------

@@ -215,8 +215,8 @@ class Profiles:
             return entry.estimate, entry.estimate
         return in_order(entry, self.ends(entry, profile, level))
 
-    def warn(self) -> None:
-        """Say so where a profile is higher than the fit."""
+    def warn(self, stacklevel: int) -> None:
+        """Say so where a profile is higher than the fit; the stack level is that of the caller."""
         if not self.higher:
             return
         entry, end, above = max(self.higher, key=lambda item: item[2])
@@ -230,7 +230,7 @@ class Profiles:
             f"The fit is not the maximum: the profile of {entry.label} leads to a point that is higher by {above:.3g}. "
             f"Start there: {advice}. Bounds that are missing are NaN.",
             LocalOptimaWarning,
-            stacklevel=5,
+            stacklevel=stacklevel + 1,
         )
 
     def goals(self, profile: Profile, ends: tuple[float, float], count: int) -> np.ndarray:
@@ -314,7 +314,7 @@ def profile_intervals(fit: Fit, level: float, names: Sequence[str]) -> tuple[dic
                 profiles.notes[label] = entry
             else:
                 bounds[index] = profiles.interval(entry, level)
-    profiles.warn()
+    profiles.warn(stacklevel=4)
     return values, profiles.notes
 
 
@@ -345,7 +345,7 @@ def profile_curves(fit: Fit, var: str, level: float, points: int | Sequence[floa
             continue
         for key, values in profiles.curve(entry, level, grid).items():
             curves[key][index] = values
-    profiles.warn()
+    profiles.warn(stacklevel=3)
     kind = objective_name(fit)
     extra = {"interval": {"ci_bound": ["lower", "upper"]}}
     arrays = {

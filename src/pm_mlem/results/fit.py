@@ -12,10 +12,12 @@ import numpy as np
 import pymc as pm
 
 from pm_mlem.graph.units import unit_groups
-from pm_mlem.inference.information import Information, involved, observed_information
+from pm_mlem.inference.information import Information, unknown
 from pm_mlem.objective.engine import Engine
+from pm_mlem.objective.m_step import on_floor
 from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.labels import Labels
+from pm_mlem.results.diagnosis import Diagnosis, diagnose
+from pm_mlem.results.labels import Labels, entry_names
 from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
@@ -250,16 +252,30 @@ class Fit:
     # --- uncertainty ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _information(self) -> Information:
-        objective = self._engine.objective
-        value, _, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
+    def _diagnosis(self) -> Diagnosis:
+        """Which parameters have standard errors, and why not the others."""
+        engine, objective, point = self._engine, self._engine.objective, self._optimum.point
+
+        def derivatives(u):
+            return objective.derivatives(u, self._weights, objective.data)
+
+        value, _, hessian = derivatives(point)
         tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
         if not abs(float(value) - self._optimum.value) <= tolerance:
             raise RuntimeError(
                 f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
                 f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
             )
-        return observed_information(np.asarray(hessian))
+        floors = {} if engine.plan is None else on_floor(engine.plan, objective.space, point)
+        return diagnose(objective, point, np.asarray(hessian), derivatives, floors)
+
+    @cached_property
+    def _information(self) -> Information:
+        information = self._diagnosis.information
+        assert information is not None
+        if self.status is Status.DEGENERATE:  # curvature where there is no maximum says nothing
+            return unknown(information)
+        return information
 
     @cached_property
     def _jacobians(self) -> dict[str, np.ndarray]:
@@ -298,7 +314,9 @@ class Fit:
         -------
         xarray.DataArray
             Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
-            is not identified. Entries that are held with ``fixed=`` are left out.
+            is not identified, on the boundary of its support or runs away to infinity. The others are then those of
+            the model in which these entries are known (probabilities at 0: their logarithms). Entries that are held
+            with ``fixed=`` are left out.
 
         Raises
         ------
@@ -332,8 +350,9 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data, or held with ``fixed=`` (see :meth:`summary` for
-            the reason). A Deterministic of nothing but held entries has 0.
+            NaN where an entry is not identified by the data, on the boundary of its support, or held with ``fixed=``
+            (see :meth:`summary` for the reason); the others take entries on the boundary as known. A Deterministic of
+            nothing but held entries has 0.
         """
         from pm_mlem.results.uncertainty import standard_errors
 
@@ -383,10 +402,11 @@ class Fit:
             return "fixed"
         if np.isfinite(error):
             return ""
-        others = involved(self._information, space.labels)
-        if self._information.rising:
-            return "the estimate is a saddle point, not a maximum"
-        return f"not identified: the likelihood is flat along a direction of {', '.join(others[:4])}"
+        entries = entry_names(self.estimates[name])
+        position = int(np.ravel_multi_index(index, self.estimates[name].shape)) if index else 0
+        if self.status is Status.DEGENERATE and not any(self._diagnosis.reasons.get(name, [""])):
+            return "the objective has no maximum here"
+        return self._diagnosis.reason(name, entries[position], position)
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
@@ -413,10 +433,9 @@ class Fit:
         if not self._information.regular:
             from pm_mlem.errors import NotIdentifiedError
 
-            names = ", ".join(involved(self._information, self._engine.objective.space.labels)[:4])
-            raise NotIdentifiedError(
-                f"The estimator has no normal approximation: the likelihood is flat or rising along {names}."
-            )
+            sentences = [sentence for _, sentence in self._diagnosis.flat]
+            why = "; ".join(sentences) or "the estimates are not a maximum"
+            raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
         rng = np.random.default_rng(random_seed)
         points = rng.multivariate_normal(self._optimum.point, self._information.inverse, size=draws)
         values = jax.vmap(self._engine.objective.space.constrain)(points)

@@ -14,6 +14,7 @@ __all__ = [
     "EM",
     "LBFGS",
     "Adam",
+    "Bootstrap",
     "EMStep",
     "Fit",
     "LocalOptimaWarning",
@@ -39,6 +40,10 @@ def __getattr__(name: str):
         from pm_mlem.results.fit import Fit
 
         return Fit
+    if name == "Bootstrap":
+        from pm_mlem.results.bootstrap import Bootstrap
+
+        return Bootstrap
     if name == "register_m_step":
         from pm_mlem.objective.m_step import register_m_step
 

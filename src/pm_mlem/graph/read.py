@@ -23,6 +23,7 @@ def read(
     bounds: Bounds | None = None,
     unknown: Sequence[str] = (),
     means: bool = False,
+    replaceable: bool = False,
 ) -> ModelTables:
     """The tables of a model.
 
@@ -31,7 +32,7 @@ def read(
 
     Parameters
     ----------
-    model, latents, fixed, unknown, means : as in :func:`~pm_mlem.graph.structure.analyse`
+    model, latents, fixed, unknown, means, replaceable : as in :func:`~pm_mlem.graph.structure.analyse`
     with_prior : as in :func:`~pm_mlem.graph.tabulate.tabulate`
     bounds : largest states of counts without an upper bound, as far as they are known
 
@@ -43,7 +44,14 @@ def read(
     chosen = dict(bounds or {})
     while True:
         structure = analyse(
-            model, latents=latents, fixed=fixed, joined=joined, bounds=chosen, unknown=unknown, means=means
+            model,
+            latents=latents,
+            fixed=fixed,
+            joined=joined,
+            bounds=chosen,
+            unknown=unknown,
+            means=means,
+            replaceable=replaceable,
         )
         try:
             tables = tabulate(structure, with_prior=with_prior)

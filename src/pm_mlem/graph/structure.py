@@ -172,6 +172,8 @@ class ModelStructure:
     """Initial-value strategies of the random variables."""
     parts: Mapping[str, ObservedPart]
     """What the observed variables that PyMC split off masked data are parts of."""
+    inputs: Mapping[str, tuple[Variable, np.ndarray]]
+    """Observed variables whose data are inputs: the input and the values."""
 
     @property
     def free(self) -> tuple[Parameter, ...]:
@@ -201,6 +203,7 @@ def analyse(
     bounds: Mapping[str, int] | None = None,
     unknown: Sequence[str] = (),
     means: bool = False,
+    replaceable: bool = False,
 ) -> ModelStructure:
     """Sort the variables of a model into roles.
 
@@ -214,6 +217,7 @@ def analyse(
     bounds : for latent counts without an upper bound the largest state that is enumerated
     unknown : observed variables whose values do not count
     means : whether the means of the observed variables are among the Deterministics
+    replaceable : whether the observed data are inputs, not constants, so that others of the same shape can replace them
 
     Raises
     ------
@@ -226,7 +230,7 @@ def analyse(
     given = by_variable(fixed or {}, [rv.name for rv in model.free_RVs])
     check_names(model, given, "fixed")
     check_supported(model, latents)
-    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}), frozenset(unknown), means)
+    builder = Builder(model, given, dict(joined or {}), dict(bounds or {}), frozenset(unknown), means, replaceable)
     for rv in model.observed_RVs:  # first: distributions of latents may read them
         builder.add_observed(rv)
     for rv in model.free_RVs:
@@ -283,8 +287,9 @@ class Builder:
         bounds: dict[str, int],
         unknown: frozenset[str] = frozenset(),
         means: bool = False,
+        replaceable: bool = False,
     ):
-        self.unknown, self.means = unknown, means
+        self.unknown, self.means, self.replaceable = unknown, means, replaceable
         self.model, self.fixed_values, self.joined, self.bounds = model, fixed, joined, bounds
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
@@ -293,6 +298,8 @@ class Builder:
         self.parameters: list[Parameter] = []
         self.latents: list[Latent] = []
         self.fixed: dict[str, np.ndarray] = {}
+        self.data: dict[Variable, np.ndarray] = {}
+        self.inputs: dict[str, tuple[Variable, np.ndarray]] = {}
         self.dropped: list[str] = []
         self.values: dict[Variable, Variable] = {}
         self.mixtures: dict[Variable, HiddenMixture] = {}
@@ -324,7 +331,15 @@ class Builder:
             raise UnsupportedModelError(f"The observed data of '{rv.name}' depend on another random variable.")
         if data.data.size or whole_of(self.model, rv) is None:  # all entries may be masked
             check_data(rv.name, data.data)
-        self.register(rv, value, data)
+        self.data[rv] = data.data
+        self.register(rv, value, self.as_input(rv.name, data) if self.replaceable else data)
+
+    def as_input(self, name: str, data: Lifted) -> Lifted:
+        """Observed data as a symbol; the copy keeps them apart from the same array in another role."""
+        array = data.data.copy()
+        symbol = pt.tensor(name, dtype=str(array.dtype), shape=array.shape)
+        self.inputs[name] = symbol, array
+        return Lifted(array.shape, symbol=symbol)
 
     def add_component(self, rv: Variable) -> None:
         """The hidden component of a mixture. Where that cannot be had, the mixture keeps its own density."""
@@ -365,10 +380,8 @@ class Builder:
     @cached_property
     def first_bound(self) -> int:
         """Where the enumeration of counts without an upper bound ends at first: well above the counts observed."""
-        values = [self.context.lift(self.model.rvs_to_values[rv]).data for rv in self.observed]
-        return 31 + 2 * max(
-            (int(v.max()) for v in values if v is not None and v.size and v.dtype.kind == "i"), default=0
-        )
+        values = self.data.values()
+        return 31 + 2 * max((int(v.max()) for v in values if v.size and v.dtype.kind == "i"), default=0)
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)
@@ -427,7 +440,7 @@ class Builder:
         split = [rv for rv in self.model.observed_RVs if whole_of(self.model, rv) is not None]
         parts = {rv.name: self.observed_part(rv) for rv in split}
         for rv in self.model.observed_RVs:
-            check_labels(rv, self.leaves[rv].data, parts.get(rv.name), self.context)
+            check_labels(rv, self.data[rv], parts.get(rv.name), self.context)
         declared = [rv for rv in self.model.basic_RVs if rv in self.values]
         declared += [item.rv for item in self.latents if item.mixture is not None]
         priors = [self.term([rv]) for rv in declared if self.kind(rv) == "prior"]
@@ -457,6 +470,7 @@ class Builder:
             dict(self.model.coords),
             dict(self.model.rvs_to_initial_values),
             parts,
+            self.inputs,
         )
 
     def check_unknown(self, terms: Sequence[Variable]) -> None:

@@ -25,7 +25,8 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
 
     ``with_prior`` adds the prior densities of the parameters (``log_prior`` is 0 otherwise).
     """
-    context = Context(dict(structure.leaves))
+    inputs = {id(array): (variable, array) for variable, array in structure.inputs.values()}
+    context = Context(dict(structure.leaves), inputs)
     densities, factors = [], []
     for term in structure.terms:
         with named(term.name):

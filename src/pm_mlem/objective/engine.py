@@ -163,16 +163,18 @@ def engine_for(
     bounds: Bounds | None = None,
     unknown: Sequence[str] = (),
     means: bool = False,
+    replaceable: bool = False,
     restraint: Restraint | None = None,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     held = tuple(sorted((bounds or {}).items()))
-    shown = tuple(unknown), means
+    shown = tuple(unknown), means, replaceable
     key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, restraint, fingerprint(model))
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
+        choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
         engine = build_engine(
-            model, estimator, latents=latents, fixed=fixed, backend=backend, bounds=bounds, unknown=unknown, means=means
+            model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable
         )
         engines[key] = engine if restraint is None else with_restraint(engine, restraint)
         while len(engines) > 8:
@@ -180,9 +182,9 @@ def engine_for(
     return engines[key]
 
 
-def build_engine(model, estimator, *, latents, fixed, backend, bounds, unknown, means) -> Engine:
-    choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
-    tables = read(model, with_prior=estimator == "map", **choices, unknown=unknown, means=means)
+def build_engine(model, estimator, choices, backend, **more) -> Engine:
+    means = more["means"]
+    tables = read(model, with_prior=estimator == "map", **choices, **more)
     if estimator == "mle" and not means:
         check_informed(tables)
     if estimator == "map":

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pm_mlem.results.bootstrap import Bootstrap
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Fit:
@@ -289,18 +291,25 @@ class Fit:
         return np.asarray(objective.scores(self._optimum.point, objective.data))
 
     def covariance(
-        self, kind: str = "observed", space: str = "constrained", cluster=None, *, small_sample: bool = False
+        self,
+        kind: str = "observed",
+        space: str = "constrained",
+        cluster=None,
+        *,
+        small_sample: bool = False,
+        bootstrap: Bootstrap | None = None,
     ) -> xr.DataArray:
         """Covariance matrix of the estimates.
 
         Parameters
         ----------
-        kind : {"observed", "opg", "sandwich"}
+        kind : {"observed", "opg", "sandwich", "bootstrap"}
             "observed": inverse of the observed information, the exact Hessian of the log-likelihood with the latents
             summed out (of the log-posterior under "map"). "opg": inverse of the sum of the outer products of the
             scores of the independent units [1]_ (under "map" together with the curvature of the log-prior).
             "sandwich": ``H^-1 S H^-1`` of the two (HC0), which holds asymptotically where the model is wrong about
-            more than what it estimates [2]_ [3]_.
+            more than what it estimates [2]_ [3]_. "bootstrap": of the replicates of a bootstrap, see
+            :meth:`bootstrap`.
         space : {"constrained", "unconstrained"}
             The user's space (by the delta method) or the optimizer's.
         cluster : array or str, optional
@@ -309,6 +318,9 @@ class Fit:
             observations share a latent belong to one cluster.
         small_sample : bool
             Multiply the sandwich by ``n / (n - p)`` (HC1), with G clusters by ``G / (G - 1) * (n - 1) / (n - p)``.
+        bootstrap : Bootstrap, optional
+            For "bootstrap": made before by :meth:`bootstrap`. Default: a case bootstrap of 1000 replicates with
+            ``random_seed=0``, made once and kept.
 
         Returns
         -------
@@ -338,14 +350,16 @@ class Fit:
         """
         from pm_mlem.results.uncertainty import covariance
 
-        return covariance(self, kind, space, cluster, small_sample)
+        return covariance(self, kind, space, cluster, small_sample, bootstrap)
 
-    def standard_errors(self, kind: str = "observed", cluster=None, *, small_sample: bool = False) -> xr.Dataset:
+    def standard_errors(
+        self, kind: str = "observed", cluster=None, *, small_sample: bool = False, bootstrap: Bootstrap | None = None
+    ) -> xr.Dataset:
         """Standard errors of parameters and Deterministics (delta method, constrained space).
 
         Parameters
         ----------
-        kind, cluster, small_sample : as for :meth:`covariance`
+        kind, cluster, small_sample, bootstrap : as for :meth:`covariance`
 
         Returns
         -------
@@ -356,7 +370,7 @@ class Fit:
         """
         from pm_mlem.results.uncertainty import standard_errors
 
-        return standard_errors(self, kind, cluster, small_sample)
+        return standard_errors(self, kind, cluster, small_sample, bootstrap)
 
     def confidence_intervals(
         self,
@@ -366,21 +380,92 @@ class Fit:
         covariance: str = "observed",
         cluster=None,
         small_sample: bool = False,
+        bootstrap: Bootstrap | None = None,
     ) -> xr.Dataset:
         """Confidence intervals; dimension ``ci_bound`` (lower, upper).
 
         Parameters
         ----------
         level : float
-        kind : {"wald"}
-            Made on the unconstrained scale where a parameter's transform acts entry by entry, for the log-odds
+        kind : {"wald", "bootstrap"}
+            "wald": made on the unconstrained scale where a parameter's transform acts entry by entry, for the log-odds
             of the entries of a simplex, and on the natural scale for all else; so bounds stay inside the support.
+            "bootstrap": quantiles of the replicates; for others see :meth:`Bootstrap.confidence_intervals`.
         covariance, cluster, small_sample
             The covariance that Wald intervals are made of, as in :meth:`covariance`.
+        bootstrap : Bootstrap, optional
+            As in :meth:`covariance`.
         """
         from pm_mlem.results.uncertainty import confidence_intervals
 
-        return confidence_intervals(self, level, kind, covariance, cluster, small_sample)
+        return confidence_intervals(self, level, kind, covariance, cluster, small_sample, bootstrap)
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        kind: str = "case",
+        random_seed: int | None = None,
+        unit=None,
+        progressbar: bool = True,
+    ) -> Bootstrap:
+        """Refit the model to resampled or simulated data, many times.
+
+        Every refit starts at the estimates and is made by one compiled function. The states of discrete latents are
+        brought into the order of the fit.
+
+        Parameters
+        ----------
+        n : int
+            Number of replicates.
+        kind : {"case", "parametric", "bayesian"}
+            "case": independent units are drawn with replacement [1]_; whole weights are numbers of repetitions, of
+            which as many are drawn as there are, fractional ones stay with their units. "bayesian": units have weights
+            from a Dirichlet distribution instead [2]_, so none is ever absent. "parametric": data are simulated from
+            the fitted model, the latents included [3]_; masked entries stay masked.
+        random_seed : int or None
+            With the same seed the first replicates are the same whatever their number.
+        unit : array or str, optional
+            Clusters of observations that are drawn together: labels over the observations or their leading axes, or
+            the name of a dim or of a ``pm.Data`` that holds them.
+        progressbar : bool
+
+        Returns
+        -------
+        Bootstrap
+
+        Raises
+        ------
+        ValueError
+            Fewer than two replicates, an unknown kind, a single unit or cluster, labels of a wrong length, a model from
+            which no data can be simulated.
+        NotIdentifiedError
+            The states of a latent cannot be told apart in many replicates, or hardly any replicate has a maximum.
+
+        References
+        ----------
+        .. [1] Efron, B. *Bootstrap methods: another look at the jackknife*. Ann. Stat. 7 (1979).
+           https://doi.org/10.1214/aos/1176344552
+        .. [2] Rubin, D. B. *The Bayesian bootstrap*. Ann. Stat. 9 (1981). https://doi.org/10.1214/aos/1176345338
+        .. [3] Efron, B. & Tibshirani, R. J. *An Introduction to the Bootstrap*. Chapman & Hall (1993).
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.repeat([1, 0], [60, 40]))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> error = fit.bootstrap(200, random_seed=1, progressbar=False).standard_errors()["p"].item()
+        >>> bool(abs(error - np.sqrt(0.6 * 0.4 / 100)) < 0.01)
+        True
+        """
+        from pm_mlem.results.bootstrap import bootstrap
+
+        return bootstrap(self, n, kind, random_seed, unit, progressbar)
+
+    @cached_property
+    def _bootstrap(self) -> Bootstrap:
+        """What ``kind="bootstrap"`` uses where no other is passed."""
+        return self.bootstrap(random_seed=0, progressbar=False)
 
     # --- tables --------------------------------------------------------------------------------------------
 

@@ -21,9 +21,11 @@ from pm_mlem.results.labels import entry_names
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pm_mlem.results.bootstrap import Bootstrap
     from pm_mlem.results.fit import Fit
 
 KINDS = ("observed", "opg", "sandwich")
+"""Kinds that are made of curvature and scores; "bootstrap" is the other one."""
 
 
 def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = False) -> Covariance:
@@ -35,7 +37,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         An unknown kind, or arguments that only the sandwich has.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
+        raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS))} or 'bootstrap'.")
     if kind != "sandwich" and (cluster is not None or small_sample):
         raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
     if kind == "observed":
@@ -50,9 +52,32 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
     return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
 
 
-def clusters_of(fit: Fit, cluster) -> np.ndarray:
+def replicates(fit: Fit, bootstrap: Bootstrap | None, cluster=None, small_sample: bool = False) -> Bootstrap:
+    """The bootstrap that was passed, or the fit's own.
+
+    Raises
+    ------
+    ValueError
+        One of another fit, or arguments that only the sandwich has.
+    """
+    if cluster is not None or small_sample:
+        raise ValueError(
+            "cluster= and small_sample= belong to kind='sandwich'; resample clusters with "
+            "bootstrap=fit.bootstrap(unit=...)."
+        )
+    if bootstrap is not None and bootstrap.fit is not fit:
+        raise ValueError("bootstrap= was made from another fit; make it with this one's bootstrap().")
+    return fit._bootstrap if bootstrap is None else bootstrap
+
+
+def check_no_bootstrap(bootstrap: Bootstrap | None, kind: str) -> None:
+    if bootstrap is not None:
+        raise ValueError(f"bootstrap= belongs to kind='bootstrap', not to {kind!r}.")
+
+
+def clusters_of(fit: Fit, cluster, argument: str = "cluster") -> np.ndarray:
     """The cluster of every unit: labels by observation, the name of a dim, or of data that hold the labels."""
-    tables, name = fit._engine.objective.tables, "cluster labels"
+    tables, name = fit._engine.objective.tables, f"{argument} labels"
     if not isinstance(cluster, str):
         return unit_labels(tables, np.asarray(cluster), name)
     if cluster in fit.model.named_vars:
@@ -69,15 +94,20 @@ def clusters_of(fit: Fit, cluster) -> np.ndarray:
             labels[observed_name] = np.broadcast_to(index, shape)
     if not labels:
         raise ValueError(
-            f"cluster={cluster!r} is neither a dim of an observed variable (there are "
+            f"{argument}={cluster!r} is neither a dim of an observed variable (there are "
             f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels. Pass labels, one an observation."
         )
     return unit_labels(tables, labels, name)
 
 
-def covariance(fit: Fit, kind: str, space: str, cluster, small_sample: bool) -> xr.DataArray:
+def covariance(
+    fit: Fit, kind: str, space: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None
+) -> xr.DataArray:
     import xarray as xr
 
+    if kind == "bootstrap":
+        return replicates(fit, bootstrap, cluster, small_sample).covariance(space)
+    check_no_bootstrap(bootstrap, kind)
     parameters = fit._engine.objective.space
     if space not in ("constrained", "unconstrained"):
         raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
@@ -99,7 +129,12 @@ def covariance(fit: Fit, kind: str, space: str, cluster, small_sample: bool) -> 
     )  # fmt: skip
 
 
-def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool) -> xr.Dataset:
+def standard_errors(
+    fit: Fit, kind: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None
+) -> xr.Dataset:
+    if kind == "bootstrap":
+        return replicates(fit, bootstrap, cluster, small_sample).standard_errors()
+    check_no_bootstrap(bootstrap, kind)
     of = spread(fit, kind, cluster, small_sample)
     held = fit._engine.objective.space.held
     values = {n: errors_of(fit, n, of) for n in fit._jacobians}
@@ -107,12 +142,25 @@ def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool) -> xr.Data
     return fit._labels.dataset(fit._in_model_order(values), kind=kind)
 
 
-def confidence_intervals(fit: Fit, level: float, kind: str, covariance: str, cluster, small_sample: bool) -> xr.Dataset:
+def confidence_intervals(
+    fit: Fit,
+    level: float,
+    kind: str,
+    covariance: str,
+    cluster,
+    small_sample: bool,
+    bootstrap: Bootstrap | None = None,
+) -> xr.Dataset:
     check_level(level)
-    if kind in ("profile", "bootstrap"):
+    if kind == "bootstrap":
+        return replicates(fit, bootstrap, cluster, small_sample).confidence_intervals(level)
+    check_no_bootstrap(bootstrap, kind)
+    if kind == "profile":
         raise NotImplementedError(f"Intervals of kind {kind!r} are not implemented; use 'wald'.")
     if kind != "wald":
-        raise ValueError(f"kind={kind!r} must be 'wald'.")
+        raise ValueError(f"kind={kind!r} must be 'wald' or 'bootstrap'.")
+    if covariance == "bootstrap":
+        raise ValueError("covariance='bootstrap' makes no Wald intervals; use kind='bootstrap'.")
     of = spread(fit, covariance, cluster, small_sample)
     values = {name: wald_interval(fit, of, name, level) for name in fit._engine.report.names}
     extra = {"ci_bound": ["lower", "upper"]}

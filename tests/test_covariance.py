@@ -152,7 +152,7 @@ def test_wald_intervals_of_the_sandwich(logit):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "hc3"}, "kind='hc3' is unknown; use 'observed', 'opg' or 'sandwich'"),
+        ({"kind": "hc3"}, "kind='hc3' is unknown; use 'observed', 'opg', 'sandwich' or 'bootstrap'"),
         ({"cluster": GROUP}, "cluster= and small_sample= belong to kind='sandwich'"),
         ({"kind": "sandwich", "cluster": np.zeros(N)}, "there is a single cluster"),
         ({"kind": "sandwich", "cluster": np.arange(5)}, r"cluster labels of shape \(5,\) fit no observed variable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def sparse_directions(null: np.ndarray, size: np.ndarray) -> np.ndarray:
     from scipy.linalg import qr, solve_triangular
 
     k = null.shape[1]
-    _, upper, order = qr((null * size[:, None]).T, mode="economic", pivoting=True)
+    factors: Any = qr((null * size[:, None]).T, mode="economic", pivoting=True)
+    _, upper, order = factors
     rows = np.empty((k, len(null)))
     rows[:, order] = solve_triangular(upper[:, :k], upper)
     rows = np.where(np.abs(rows) > 1e-4 * np.max(np.abs(rows), axis=1, keepdims=True), rows, 0.0) / size

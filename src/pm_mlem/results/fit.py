@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pm_mlem.inference.hypotheses import HypothesisTest
     from pm_mlem.results.bootstrap import Bootstrap
 
 
@@ -203,23 +204,33 @@ class Fit:
 
     @property
     def n_params(self) -> int:
-        """Free parameters, counted in the unconstrained space (a simplex of K counts K - 1)."""
+        """Free parameters, counted in the unconstrained space (a simplex of K counts K - 1).
+
+        Parameters and entries that are held with ``fixed=`` do not count; parameters on the boundary do.
+        """
         return self._engine.objective.space.size
 
     @property
     def n_obs(self) -> float:
-        """Independent units (observations, or groups that share a latent); the sum of their weights."""
+        """Independent units (observations, or groups that share a latent); the sum of their weights.
+
+        This is the n of ``aicc`` and ``bic``: the observations of a mixture, the persons of a latent class model, the
+        sequences of a hidden Markov model.
+        """
         total = float(np.sum(self._weights))
         return int(total) if total == int(total) else total
 
     @property
     def aic(self) -> float:
-        """Akaike's criterion, ``2 p - 2 log L`` (Akaike 1974)."""
+        """Akaike's criterion, ``2 p - 2 log L`` (Akaike 1974), p = ``n_params``, log L = ``log_likelihood``."""
         return 2.0 * self.n_params - 2.0 * self.log_likelihood
 
     @property
     def aicc(self) -> float:
-        """AIC with the small-sample correction ``2 p (p + 1) / (n - p - 1)``; NaN where n <= p + 1."""
+        """AIC with the small-sample correction ``2 p (p + 1) / (n - p - 1)`` (Hurvich & Tsai 1989), n = ``n_obs``.
+
+        NaN where n <= p + 1.
+        """
         p, n = self.n_params, self.n_obs
         return self.aic + 2.0 * p * (p + 1) / (n - p - 1) if n > p + 1 else float("nan")
 
@@ -469,15 +480,22 @@ class Fit:
 
     # --- tables --------------------------------------------------------------------------------------------
 
-    def summary(self, level: float = 0.95) -> pd.DataFrame:
+    def summary(self, level: float = 0.95, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
         """Estimates, standard errors and Wald intervals, one row an entry (named as ``az.summary`` does).
 
         Columns ``estimate``, ``se``, ``ci_lb``, ``ci_ub``, ``note``; the note says why a standard error is missing.
         Deterministics as large as the data are left out (they are in ``estimates``).
+
+        Parameters
+        ----------
+        level : float
+        kind : str or sequence of str
+            As for :meth:`covariance`. Several kinds stand side by side, ``se_observed``, ``se_sandwich``; intervals
+            and notes are those of the first.
         """
         from pm_mlem.results.summary import summary_table
 
-        return summary_table(self, level)
+        return summary_table(self, level, kind)
 
     def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
         space = self._engine.objective.space
@@ -492,6 +510,142 @@ class Fit:
         if self.status is Status.DEGENERATE and not any(self._diagnosis.reasons.get(name, [""])):
             return "the objective has no maximum here"
         return self._diagnosis.reason(name, entries[position], position)
+
+    # --- tests and influence --------------------------------------------------------------------------------
+
+    def wald_test(
+        self, hypotheses, kind: str = "observed", cluster=None, *, small_sample: bool = False
+    ) -> HypothesisTest:
+        """Test equations between the estimates by their covariance (Wald 1943).
+
+        Parameters
+        ----------
+        hypotheses : str, sequence of str, or dict
+            Equations in the names of :meth:`summary`, parameters and Deterministics: ``"mu[a] = mu[b]"``,
+            ``"beta = 0"`` (all entries), ``"2 * a - b = 1"``, ``"log(odds) = 0"``; several are tested jointly. A
+            dictionary ``{name: value}`` holds one equation for each name.
+        kind, cluster, small_sample : as for :meth:`covariance`
+
+        Returns
+        -------
+        HypothesisTest
+            ``h' (G V G')^-1 h`` for the differences h of the two sides and their derivatives G (delta method), by the
+            chi-square distribution with as many degrees of freedom as equations.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, estimates without standard errors, equations that depend on each other.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model(coords={"arm": ["a", "b"]}) as model:
+        ...     p = pm.Beta("p", 1, 1, dims="arm")
+        ...     healed = pm.Binomial("healed", 50, p, observed=[30, 20])
+        >>> mlem.fit(model, progressbar=False).wald_test("p[a] = p[b]")
+        Wald test of p[a] = p[b]: statistic 4.167, df 1, p-value 0.04123
+        """
+        from pm_mlem.results.testing import wald_test
+
+        return wald_test(self, hypotheses, kind, cluster, small_sample)
+
+    def score_test(self, release: str | Sequence[str] | None = None, *, kind: str = "observed") -> HypothesisTest:
+        """Test what ``fixed=`` holds, without fitting the larger model (Rao 1948).
+
+        Parameters
+        ----------
+        release : str or sequence of str, optional
+            Keys of ``fixed=`` that are tested; the others stay held. Default: all.
+        kind : {"observed", "opg"}
+            The information: minus the Hessian of the larger model at these estimates, or the outer product of its
+            scores.
+
+        Returns
+        -------
+        HypothesisTest
+            ``S' I^-1 S`` with the score S of the larger model at these estimates, by the chi-square distribution with
+            as many degrees of freedom as parameters are released.
+
+        Raises
+        ------
+        ValueError
+            Nothing is held, the held values are on the boundary of the parameter space, an information that is not
+            positive definite, estimator "map".
+
+        References
+        ----------
+        .. [1] Rao, C. R. *Large sample tests of statistical hypotheses concerning several parameters with applications
+           to problems of estimation*. Proc. Camb. Phil. Soc. 44 (1948). https://doi.org/10.1017/S0305004100023987
+        """
+        from pm_mlem.results.testing import score_test
+
+        return score_test(self, release, kind)
+
+    def information_matrix_test(self, elements: str = "all") -> HypothesisTest:
+        """A hint at misspecification: whether curvature and variability of the scores agree (White 1982).
+
+        Under a correct model the observed information and the outer product of the scores estimate the same matrix.
+        The statistic compares them, as ``n R^2`` of an auxiliary regression on scores and second derivatives by unit
+        [2]_ [3]_; it rejects too often in small samples.
+
+        Parameters
+        ----------
+        elements : {"all", "diagonal"}
+            What is compared. Elements that depend on others do not count.
+
+        Returns
+        -------
+        HypothesisTest
+            Its ``table`` has the standard errors by curvature, outer product and sandwich, and the ratios of the last
+            two to the first.
+
+        Raises
+        ------
+        ValueError
+            Too few independent units, estimator "map", a backend without second derivatives by unit.
+
+        References
+        ----------
+        .. [1] White, H. *Maximum likelihood estimation of misspecified models*. Econometrica 50 (1982).
+           https://doi.org/10.2307/1912526
+        .. [2] Chesher, A. *The information matrix test*. Economics Letters 13 (1983).
+        .. [3] Lancaster, T. *The covariance matrix of the information matrix test*. Econometrica 52 (1984).
+        """
+        from pm_mlem.results.testing import information_matrix_test
+
+        return information_matrix_test(self, elements)
+
+    def influence(self) -> xr.Dataset:
+        """By how much every independent unit moves the estimates (infinitesimal jackknife).
+
+        Returns
+        -------
+        xarray.Dataset
+            For each parameter, estimate minus the estimate without the unit, to first order: the score of the unit
+            times its weight and the inverse information. Dimensions are those of ``pointwise_log_likelihood`` followed
+            by those of the parameter. ``cooks_distance``: the squared length of the unit's movement of all parameters
+            in standard errors, divided by their number (Cook 1977; Pregibon 1981). Where there are several groups of
+            units, or dimensions that parameters share with them, all units are along ``unit``.
+
+        Raises
+        ------
+        ValueError
+            There is only one unit.
+
+        Notes
+        -----
+        Parameters without standard errors are NaN. The largest: ``influence()["cooks_distance"].to_series()
+        .nlargest(5)``.
+
+        References
+        ----------
+        .. [1] Pregibon, D. *Logistic regression diagnostics*. Annals of Statistics 9 (1981).
+           https://doi.org/10.1214/aos/1176345513
+        """
+        from pm_mlem.results.influence import influence
+
+        return influence(self)
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
     if kind == "observed":
         return observed(fit._information)
+    check_units(fit, kind)
     objective = fit._engine.objective
     if kind == "opg":
         prior = None
@@ -73,6 +74,26 @@ def replicates(fit: Fit, bootstrap: Bootstrap | None, cluster=None, small_sample
 def check_no_bootstrap(bootstrap: Bootstrap | None, kind: str) -> None:
     if bootstrap is not None:
         raise ValueError(f"bootstrap= belongs to kind='bootstrap', not to {kind!r}.")
+
+
+def check_units(fit: Fit, kind: str) -> None:
+    """Refuse covariances of scores where there are too few units.
+
+    Raises
+    ------
+    ValueError
+    """
+    count = np.count_nonzero(fit._weights)
+    if count == 1:
+        raise ValueError(
+            f"kind={kind!r} needs several independent units; there is one (all observations share latents or a joint "
+            "distribution). Use kind='observed'."
+        )
+    if kind == "opg" and count < fit.n_params:
+        raise ValueError(
+            f"kind='opg' needs at least as many independent units as parameters; there are {count} units and "
+            f"{fit.n_params} parameters. Use kind='observed'."
+        )
 
 
 def clusters_of(fit: Fit, cluster, argument: str = "cluster") -> np.ndarray:
@@ -129,9 +150,7 @@ def covariance(
     )  # fmt: skip
 
 
-def standard_errors(
-    fit: Fit, kind: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None
-) -> xr.Dataset:
+def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool, bootstrap: Bootstrap | None = None) -> xr.Dataset:
     if kind == "bootstrap":
         return replicates(fit, bootstrap, cluster, small_sample).standard_errors()
     check_no_bootstrap(bootstrap, kind)

@@ -104,7 +104,7 @@ def likelihood_ratio_test(
         note = f"There is no chi-square distribution: {reason}. Use bootstrap=199."
         return HypothesisTest(name, statistic, df, float("nan"), note)
     held = min(on_boundary(null, alternative), df) if boundary is None and nested else boundary or 0
-    notes = []
+    notes = [] if null.converged and alternative.converged else ["Not both fits converged."]
     if held:
         notes.append(f"Mixture of chi-squares: {held} of the parameters that are tested on the boundary.")
     elif not nested:

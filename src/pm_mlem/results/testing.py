@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pm_mlem.graph.held import by_variable
+from pm_mlem.graph.held import as_array, by_variable
 from pm_mlem.inference.covariance import delta_covariance, variability
 from pm_mlem.inference.hypotheses import (
     HypothesisTest,
@@ -94,7 +94,10 @@ def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> Hypothesis
 
 
 def held_in_words(fixed, released: Sequence[str]) -> str:
-    return ", ".join(f"{name} = {np.array2string(np.asarray(fixed[name]), threshold=4)}" for name in released)
+    arrays = {name: as_array(fixed[name]) for name in released}
+    return ", ".join(
+        f"{name} = {np.array2string(a, threshold=4) if a.ndim else format(float(a), 'g')}" for name, a in arrays.items()
+    )
 
 
 def information_matrix_test(fit: Fit, elements: str) -> HypothesisTest:
@@ -185,7 +188,8 @@ def is_restriction(null: Fit, alternative: Fit) -> bool:
     if null.model is not alternative.model:
         return False
     flat = [dict(fit._engine.arguments["fixed"] or {}) for fit in (null, alternative)]
-    return all(k in flat[0] and np.array_equal(flat[0][k], v, equal_nan=True) for k, v in flat[1].items())
+    return all(k in flat[0] and np.array_equal(as_array(flat[0][k]), as_array(v), equal_nan=True)
+               for k, v in flat[1].items())  # fmt: skip
 
 
 def on_boundary(null: Fit, alternative: Fit) -> int:

@@ -283,8 +283,14 @@ def shapes(rng):
     pm.NegativeBinomial("x", mu=rate[z], alpha=size, observed=rng.negative_binomial(2, 0.4, size=N))
 
 
+def lifetimes(rng):
+    z = pm.Bernoulli("z", 0.4, shape=N)
+    alpha, beta = pm.Gamma("alpha", 2, 1, shape=2), pm.Gamma("beta", 2, 1, shape=2)
+    pm.Weibull("y", alpha[z], beta[z], observed=rng.gamma(2.0, size=N))
+
+
 @pytest.mark.parametrize("estimator", ["mle", "map"])
-@pytest.mark.parametrize("define", [*SPLIT, regressions, shapes])
+@pytest.mark.parametrize("define", [*SPLIT, regressions, shapes, lifetimes])
 def test_the_m_step_does_not_depend_on_chunks(define, estimator):
     whole, u, weights = problem(define, estimator)
     plan = plan_of(whole)

@@ -5,6 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pymc as pm
 import pytest
+from scipy.optimize import minimize
+from scipy.stats import t, weibull_min
 
 import pm_mlem as mlem
 
@@ -49,6 +51,67 @@ def test_steps_equal_the_textbook(mixture):
             np.testing.assert_allclose(step.next_estimates[name], expected, atol=1e-9)
         state = following
     assert step.iteration == 4
+
+
+RNG = np.random.default_rng(4)
+LATE = RNG.random(300) < 0.4
+TIMES = np.where(LATE, 5.0 * RNG.weibull(2.5, 300), RNG.weibull(1.2, 300))
+HEAVY = np.where(LATE, 4.0 + RNG.standard_t(3, 300), -1.0 + 0.7 * RNG.standard_t(5, 300))
+
+
+def weibull(z):
+    alpha, beta = pm.Gamma("alpha", 2, 1, shape=2), pm.Gamma("beta", 2, 1, shape=2)
+    pm.Weibull("y", alpha[z], beta[z], observed=TIMES)
+    return {"alpha": [1.0, 1.5], "beta": [0.7, 3.0]}, lambda a, b: weibull_min.logpdf(TIMES, np.exp(a), 0, np.exp(b))
+
+
+def censored_weibull(z):
+    alpha, beta = pm.Gamma("alpha", 2, 1, shape=2), pm.Gamma("beta", 2, 1, shape=2)
+    seen = np.minimum(TIMES, 4.0)
+    pm.Censored("y", pm.Weibull.dist(alpha[z], beta[z]), lower=None, upper=4.0, observed=seen)
+
+    def density(log_alpha, log_beta):
+        law = weibull_min(np.exp(log_alpha), 0, np.exp(log_beta))
+        return np.where(seen < 4.0, law.logpdf(seen), law.logsf(seen))
+
+    return {"alpha": [1.0, 1.5], "beta": [0.7, 3.0]}, density
+
+
+def student(z):
+    nu = pm.Gamma("nu", 2, 0.1, shape=2)
+    mu, sigma = pm.Normal("mu", 0, 5, shape=2), pm.HalfNormal("sigma", 2, shape=2)
+    pm.StudentT("y", nu[z], mu=mu[z], sigma=sigma[z], observed=HEAVY)
+    start = {"nu": [6.0, 6.0], "mu": [-2.0, 3.0], "sigma": [1.0, 1.5]}
+    return start, lambda nu, mu, sigma: t.logpdf(HEAVY, np.exp(nu), mu, np.exp(sigma))
+
+
+@pytest.mark.parametrize("family", [weibull, censored_weibull, student])
+def test_an_m_step_is_the_maximum_where_the_data_have_no_sums(family):
+    """Against a numeric maximiser of the weighted log-likelihood of each component, with scales as logarithms."""
+    with pm.Model() as model:
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=300)
+        start, density = family(z)
+    step = next(mlem.em_steps(model, start=start))
+    shares = step.latent_probabilities["z"].values
+
+    def on_line(name, value):
+        return value if name == "mu" else np.log(value)
+
+    for k in range(2):
+
+        def loss(v, k=k):
+            return -float(shares[:, k] @ density(*v))
+
+        first = [on_line(name, value[k]) for name, value in start.items()]
+        best = minimize(loss, first, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-11, "maxiter": 5000})
+        found = [on_line(name, step.next_estimates[name].values[k]) for name in start]
+        assert loss(found) <= best.fun + 1e-9
+        np.testing.assert_allclose(found, best.x, rtol=1e-6, atol=1e-6)
+    fits = [mlem.fit(model, method=m, starts=[start], progressbar=False) for m in ("em", "newton")]
+    assert all(fit.converged for fit in fits)
+    assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-6)
+    for name in start:
+        np.testing.assert_allclose(fits[0].estimates[name], fits[1].estimates[name], rtol=2e-3)
 
 
 @pytest.mark.parametrize("estimator", ["mle", "map"])

@@ -80,6 +80,36 @@ def test_stochastic_em_is_near_the_maximum_and_reproducible(mixture, best):
 
 
 @pytest.mark.parametrize("kind", ["hard", "stochastic"])
+def test_standard_errors_belong_to_maxima(mixture, best, kind):
+    """There are none after hard and stochastic EM, unless Newton's method goes on from there."""
+    found = fit(mixture, mlem.EM(kind=kind))
+    assert "there are no standard errors" in found.message
+    assert all(np.all(np.isnan(errors)) for errors in found.standard_errors().values())
+    title = {"hard": "classification", "stochastic": "stochastic"}[kind]
+    assert set(found.summary()["note"]) == {
+        f"no standard error: {title} EM does not end at a maximum of the likelihood"
+    }
+    assert "posterior" not in found.to_datatree()
+    with pytest.raises(mlem.NotIdentifiedError, match="does not end at a maximum"):
+        found._sample(10, 0)
+    finished = fit(mixture, mlem.EM(kind=kind, finish=True))
+    np.testing.assert_allclose(finished.standard_errors()["mu"], best.standard_errors()["mu"], rtol=1e-4)
+
+
+def test_hard_em_of_components_far_apart_ends_at_the_maximum():
+    rng = np.random.default_rng(5)
+    y = np.concatenate([rng.normal(-30.0, 1.0, 40), rng.normal(30.0, 1.0, 60)])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 50, shape=2)
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=len(y))
+        pm.Normal("y", mu[z], pm.HalfNormal("sigma", 5), observed=y)
+    found = fit(model, mlem.EM(kind="hard"), starts=[{"mu": [-20.0, 20.0]}])
+    spread = found.estimates["sigma"].item()
+    np.testing.assert_allclose(found.standard_errors()["mu"], spread / np.sqrt([40, 60]), rtol=1e-6)
+    assert set(found.summary()["note"]) == {""}
+
+
+@pytest.mark.parametrize("kind", ["hard", "stochastic"])
 def test_finish_goes_to_the_maximum(mixture, best, kind):
     found = fit(mixture, mlem.EM(kind=kind, finish=True))
     assert found.log_likelihood == pytest.approx(best.log_likelihood, abs=1e-7)

@@ -76,6 +76,39 @@ def test_closed_forms_keep_what_is_held(mixture):
     assert after > before
 
 
+@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_held_entries_of_multivariate_means(estimator, shared):
+    """The maximum in the free entries depends on the covariance: their closed form does not apply."""
+    rng = np.random.default_rng(6)
+    upper = rng.random(150) < 0.4
+    covariance = [[1.0, 0.6], [0.6, 0.8]]
+    data = np.where(upper[:, None], [2.0, 3.0], [0.0, -1.0]) + rng.multivariate_normal([0.2, 0.0], covariance, 150)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 5, shape=(2, 2), initval=[[0.0, -1.0], [1.5, 2.5]])
+        chol = [
+            pm.LKJCholeskyCov(f"chol_{k}", n=2, eta=1, sd_dist=pm.HalfNormal.dist(3), compute_corr=False)
+            for k in range(1 if shared else 2)
+        ]
+        factors = pt.stack([pm.math.expand_packed_triangular(2, c) for c in chol])
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=150)
+        pm.MvNormal("y", mu[z], chol=factors[0] if shared else factors[z], observed=data)
+    fixed = {"mu": [[0.0, NAN], [NAN, NAN]]}
+    em, newton = (fit(model, estimator, method=method, fixed=fixed) for method in ("em", "newton"))
+    free = fit(model, estimator, method="newton")
+    assert em.converged
+    assert newton.converged
+    assert em.n_params == newton.n_params == free.n_params - 1
+    best = [f.log_likelihood if estimator == "mle" else f.log_posterior for f in (em, newton, free)]
+    assert best[0] == pytest.approx(best[1], abs=1e-6)
+    assert best[0] < best[2] - 1e-3
+    assert em.estimates["mu"].values[0, 0] == newton.estimates["mu"].values[0, 0] == 0.0
+    for name in ("mu", "w", "chol_0"):
+        np.testing.assert_allclose(em.estimates[name], newton.estimates[name], atol=2e-3)
+    assert np.all(np.diff(em.history[f"log_{'likelihood' if estimator == 'mle' else 'posterior'}"]) >= -1e-9)
+    assert np.isnan(newton.standard_errors()["mu"].values).tolist() == [[True, False], [False, False]]
+
+
 def test_summary_and_covariance_of_held_entries(mixture):
     found = fit(mixture, fixed={"mu[b]": 0.0, "w[a]": 0.2})
     table = found.summary()

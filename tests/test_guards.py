@@ -230,6 +230,14 @@ def test_every_method_is_inspected(method):
     assert found.starts["reason"].ne("").tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("y", [[1.0], [1.0, 2.0], np.ones(20), np.full(20, 1.1)], ids=["one", "two", "equal", "1.1"])
+def test_data_that_a_mixture_fits_without_error(y):
+    """The scales sink to the smallest numbers there are, where EM comes to a halt."""
+    found = fit(normal_mixture(np.asarray(y)), starts=2)
+    assert found.status is mlem.Status.DEGENERATE
+    assert set(found.starts["reason"].str.slice(0, 11)) <= {"the objecti", "state 'a' o", "state 'b' o"}
+
+
 def test_if_all_are_degenerate_the_fit_says_so():
     found = fit(normal_mixture(np.array([-1.0, 0.0, 2.0])), starts=2)
     assert found.status is mlem.Status.DEGENERATE

@@ -26,6 +26,7 @@ COUNTS = np.where(HIGH, RNG.poisson(7.0, N), RNG.poisson(1.5, N))
 DISPERSED = np.where(HIGH, RNG.negative_binomial(4, 0.3, N), RNG.negative_binomial(3, 0.7, N))
 HEADS = np.where(HIGH, RNG.binomial(9, 0.8, N), RNG.binomial(9, 0.3, N))
 TALLIES = np.where(HIGH[:, None], RNG.multinomial(8, [0.6, 0.3, 0.1], N), RNG.multinomial(8, [0.2, 0.2, 0.6], N))
+HEAVY = np.where(HIGH, 3.0 + RNG.standard_t(4, N), -1.5 + 0.6 * RNG.standard_t(3, N))
 WAITS = np.where(HIGH, RNG.geometric(0.2, N), RNG.geometric(0.6, N))
 POINTS = np.where(
     HIGH[:, None],
@@ -34,7 +35,7 @@ POINTS = np.where(
 )
 COVARIATE = RNG.normal(size=N)
 
-CLOSED, REDUCED, NEWTON = "closed", "reduced", "newton"
+CLOSED, REDUCED, MAXIMUM, NEWTON = "closed", "reduced", "maximum", "newton"
 CASES = {}
 
 
@@ -149,7 +150,24 @@ def student_t():
 def student_t_free():
     z = label()
     pm.StudentT("y", pm.Gamma("nu", 4, 1), mu=levels()[z], sigma=0.8, observed=REAL)
-    return {"mu": CLOSED, "nu": NEWTON}, {}
+    return {"mu": MAXIMUM, "nu": MAXIMUM}, {}
+
+
+@case
+def student_t_all_free():
+    z = label()
+    nu, sd = positive("nu", low=4.0, high=6.0), positive("sd", pm.HalfNormal, parameters=(1.5,))
+    pm.StudentT("y", nu[z], mu=levels()[z], sigma=sd[z], observed=HEAVY)
+    return {"mu": MAXIMUM, "nu": MAXIMUM, "sd": MAXIMUM}, {}
+
+
+@case
+def student_t_regression():
+    """A linear predictor and degrees of freedom: the scale climbs by its closed form."""
+    z = label()
+    mean = levels()[z] + pm.Normal("slope", 0, 1) * COVARIATE
+    pm.StudentT("y", pm.Gamma("nu", 4, 1), mu=mean, sigma=pm.HalfNormal("sd", 2), observed=REAL)
+    return {"mu": NEWTON, "slope": NEWTON, "nu": NEWTON, "sd": CLOSED}, {}
 
 
 @case
@@ -287,7 +305,15 @@ def negative_binomial():
 def weibull():
     z = label()
     pm.Weibull("y", positive("alpha")[z], positive("beta")[z], observed=TIMES)
-    return {"alpha": NEWTON, "beta": NEWTON}, {}
+    return {"alpha": MAXIMUM, "beta": MAXIMUM}, {}
+
+
+@case
+def weibull_censored():
+    z = label()
+    lifetimes = pm.Weibull.dist(positive("alpha")[z], positive("beta")[z])
+    pm.Censored("y", lifetimes, lower=None, upper=5.0, observed=np.minimum(TIMES, 5.0))
+    return {"alpha": MAXIMUM, "beta": MAXIMUM}, {}
 
 
 @case
@@ -358,8 +384,8 @@ def mvnormal_regression():
 # --- tests ------------------------------------------------------------------------------------------------
 
 BOTH = pytest.mark.parametrize(("name", "estimator"), [(n, e) for n in CASES for e in ("mle", "map")], scope="module")
-NOT_MAXIMAL = {"student_t", "student_t_free"}
-"""Where a closed form climbs and need not reach the maximum at once."""
+NOT_MAXIMAL = {"student_t", "student_t_regression"}
+"""Where a closed form or Newton steps climb and need not reach the maximum at once."""
 
 
 @lru_cache(maxsize=2)
@@ -375,6 +401,10 @@ def built(name, estimator):
     plan = engine.m_step
     assert {block.name for block in plan.closed} == {n for n, kind in expected.items() if kind == CLOSED}
     assert set(plan.reduced.names if plan.reduced else ()) == {n for n, kind in expected.items() if kind == REDUCED}
+    steps = NEWTON if plan.newton and plan.newton.iterations == 1 else MAXIMUM
+    assert {n: steps for n in (plan.newton.names if plan.newton else ())} == {
+        n: kind for n, kind in expected.items() if kind in (NEWTON, MAXIMUM)
+    }
     return engine.objective, plan
 
 
@@ -398,8 +428,9 @@ def test_every_block_reaches_the_maximum(name, estimator):
     function = expected_log_likelihood(objective, posterior)
     blocks = [MStepPlan(plan.sites, (block,)) for block in plan.closed]
     blocks += [replace(plan, closed=(), newton=None)] if plan.reduced else []
+    blocks += [replace(plan, closed=(), reduced=None)] if plan.newton and plan.newton.iterations > 1 else []
     for block in blocks:
-        names = [b.name for b in block.closed] or list(block.reduced.names)
+        names = [b.name for b in block.closed] or list((block.reduced or block.newton).names)
         where = np.concatenate([np.arange(space.size)[space.slices[n]] for n in names])
         new = np.asarray(objective.jit_once(em_map(objective, block))(u, unit, objective.data, None, False)[0])
         assert np.array_equal(np.delete(new, where), np.delete(u, where))

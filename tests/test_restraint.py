@@ -170,7 +170,30 @@ def test_the_penalized_maximum_of_a_normal_mixture(options):
     assert found.log_likelihood == pytest.approx(mixture_log_likelihood(*on_two(start)), abs=1e-9)
     size = value(start) - found.log_likelihood
     assert f"penalized log-likelihood, {value(start):.6g} with a penalty of {size:.4g}" in found.message
-    assert np.all(np.isfinite(found.standard_errors()["sigma"]))
+    assert "no standard errors" in found.message
+    assert np.all(np.isnan(found.standard_errors()["sigma"]))
+    assert set(found.summary()["note"]) == {
+        "no standard error: the maximum of a penalized likelihood is not one of the likelihood"
+    }
+
+
+def test_standard_errors_where_a_restraint_changes_next_to_nothing():
+    ordinary = fit(normal_mixture(), mlem.EM())
+    for restraint in ({"min_scale": 1e-3}, {"penalty": 1e-6}):
+        found = fit(normal_mixture(), mlem.EM(**restraint))
+        for name in ("w", "mu", "sigma"):
+            np.testing.assert_allclose(found.standard_errors()[name], ordinary.standard_errors()[name], rtol=1e-3)
+        assert set(found.summary()["note"]) == {""}
+
+
+def test_no_standard_errors_on_the_floor():
+    found = fit(normal_mixture(), mlem.EM(min_scale=1.0))
+    assert "on their floor, min_scale=1; there are no standard errors" in found.message
+    assert found.covariance().isnull().all()
+    assert np.all(np.isnan(found.confidence_intervals()["mu"]))
+    assert set(found.summary()["note"]) == {
+        "no standard error: min_scale= keeps the estimates from the maximum of the likelihood"
+    }
 
 
 def test_the_penalty_keeps_a_component_from_collapsing():
@@ -255,6 +278,24 @@ def test_every_iteration_climbs(family, restraint):
     if "min_scale" in restraint:
         assert scale.min() == pytest.approx(1.6, rel=1e-9)
         assert "floor" in found.message
+    else:
+        assert np.linalg.norm(gradient(model, restraint, found)) < 1e-3
+
+
+@pytest.mark.parametrize("restraint", [{"min_scale": 1.6}, {"penalty": 0.8}])
+def test_scales_beside_free_degrees_of_freedom_are_held(restraint):
+    """Without a restraint their closed form gives way to Newton steps in all parameters of the distribution."""
+    y = np.concatenate([Y - 4.0, Y + 4.0, [-16.0, 15.0]])
+    with pm.Model() as model:
+        mu = pm.Normal("mu", 0, 5, shape=2, initval=[-3.0, 3.0])
+        s = pm.HalfNormal("s", 1, shape=2)
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=len(y))
+        pm.StudentT("y", pm.Gamma("nu", 2, 0.1), mu=mu[z], sigma=s[z], observed=y)
+    found = fit(model, mlem.EM(**restraint, accelerate=None))
+    assert found.converged
+    assert np.all(np.diff(found.history["log_likelihood"]) >= -1e-9)
+    if "min_scale" in restraint:
+        assert found.estimates["s"].values.min() == pytest.approx(1.6, rel=1e-9)
     else:
         assert np.linalg.norm(gradient(model, restraint, found)) < 1e-3
 

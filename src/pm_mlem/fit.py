@@ -315,7 +315,6 @@ def start_points(
 
 def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
     """Sentences about what is peculiar at the optimum."""
-    from pm_mlem.objective.m_step import on_floor
     from pm_mlem.results.diagnosis import diagnose
     from pm_mlem.results.notes import optimum_notes, restraint_notes
 
@@ -323,11 +322,10 @@ def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> l
         return []
     point, objective = optimum.point, engine.objective
     hessian = problem.derivatives(point)[2] if Newton.title in dict(optimum.legs) else None
-    floors = {} if engine.plan is None else on_floor(engine.plan, objective.space, point)
     remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
     if engine.plan is not None:
         remarks += restraint_notes(engine.objective, engine.plan, optimum)
-    return [*remarks, *optimum_notes(diagnose(objective, point, hessian, problem.derivatives, floors))]
+    return [*remarks, *optimum_notes(diagnose(objective, point, hessian, problem.derivatives))]
 
 
 def nowhere_finite(engine: Engine, point: np.ndarray) -> str:

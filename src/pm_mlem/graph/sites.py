@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from pymc.distributions.distribution import SymbolicRandomVariable
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.type import TensorType
 
 from pm_mlem.graph.families import context_of, unfold
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
@@ -37,6 +41,37 @@ def site_of(index: int, density: DensityTerm, context: Context) -> Site | None:
     if any(a is None for a in arrays):
         return None
     return Site(index, op, tuple(arrays[:-1]), arrays[-1])
+
+
+def arguments(rv: Variable) -> Iterator[Variable]:
+    """What a distribution is given: for one that is made of others (censored, truncated) what these are given."""
+    for value in rv.owner.inputs:
+        if value.owner is not None and isinstance(value.owner.op, RandomVariable | SymbolicRandomVariable):
+            yield from arguments(value)
+        elif isinstance(value.type, TensorType):
+            yield value
+
+
+def rows_share(density: DensityTerm, rvs: Sequence[Variable], fewest: int, context: Context) -> bool:
+    """Whether random variables reach a term through arguments of its distribution that many rows share.
+
+    ``fewest`` is the least number of entries of the density for each entry of such an argument. A linear predictor is
+    an argument with an entry for each row.
+    """
+    if density.term.rv is None or not density.whole:
+        return False
+    own = context_of(density.term.family, context)
+    most = math.prod(density.input.type.shape) / fewest
+    for value in arguments(density.term.rv):
+        if not set(rvs) & set(ancestors([value])):
+            continue
+        try:
+            lifted = unfold(own.lift(value), density.term.family, context)
+        except Refusal:
+            return False
+        if math.prod(context.symbol(lifted).type.shape) > most:
+            return False
+    return True
 
 
 def on_density(value: Lifted, n_core: int, density: Lifted, context: Context) -> Variable | None:

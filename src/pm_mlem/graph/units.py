@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytensor.tensor as pt
@@ -50,8 +50,8 @@ class UnitGroup:
     Attributes
     ----------
     observed, potentials : names of the observed variables and Potentials, in the order of declaration
-    units : numbers of the units among all units of the elimination, in the order in which they are reported; units
-        that hold no data (their latents sum to one) are left out
+    units : numbers of the units among all units (of the elimination, or what is made of them), in the order in which
+        they are reported; units that hold no data (their latents sum to one) are left out
     grid : the variable whose rows (or elements) the units are, or None
     """
 
@@ -84,11 +84,16 @@ class Entries:
     whole: bool
 
 
-def unit_groups(tables: ModelTables) -> tuple[UnitGroup, ...]:
-    """The groups of a model, in the order of their first variable."""
-    variables = list(data_entries(tables))
-    label = connect(variables, tables.elimination)
-    of_element = units_of_elements(tables)
+def unit_groups(tables: ModelTables, joined: np.ndarray | None = None) -> tuple[UnitGroup, ...]:
+    """The groups of a model, in the order of their first variable.
+
+    ``joined`` are larger units: for each unit of the elimination the one that it belongs to.
+    """
+    total = sum(tables.elimination.sizes)
+    joined = np.arange(total) if joined is None else joined
+    variables = [replace(v, unit=joined[v.unit]) for v in data_entries(tables)]
+    label = connect(variables, total)
+    of_element = units_of_elements(tables, joined)
     groups = []
     for number in dict.fromkeys(label):
         members = [v for v, n in zip(variables, label, strict=True) if n == number]
@@ -124,22 +129,22 @@ def data_entries(tables: ModelTables) -> Iterator[Entries]:
             yield Entries(name, term.kind, position[own] - start, unit[own], shape, ndim, density.whole)
 
 
-def connect(variables: list[Entries], elimination: Elimination) -> list[int]:
+def connect(variables: list[Entries], total: int) -> list[int]:
     """A label for each variable; variables with units in common have the same one."""
-    n, total = len(variables), sum(elimination.sizes)
+    n = len(variables)
     rows = np.repeat(np.arange(n), [len(v.unit) for v in variables])
     columns = n + np.concatenate([v.unit for v in variables]) if variables else rows
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(n + total, n + total))
     return connected_components(graph, directed=False)[1][:n].tolist()
 
 
-def units_of_elements(tables: ModelTables) -> np.ndarray:
-    """The unit of every latent element, -1 where it has none."""
+def units_of_elements(tables: ModelTables, joined: np.ndarray) -> np.ndarray:
+    """The (joined) unit of every latent element, -1 where it has none."""
     vectors = tables.structure.vectors
     of_element = np.full(1 + max((int(v.elements.max()) for v in vectors), default=-1), -1)
     for factor, units in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
         for view in factor.views:
-            of_element[vectors[view.vector].elements[view.address]] = units
+            of_element[vectors[view.vector].elements[view.address]] = joined[units]
     return of_element
 
 

@@ -34,6 +34,18 @@ class Information:
     def regular(self) -> bool:
         return self.null.shape[1] == 0 and self.rising == 0
 
+    @property
+    def useless(self) -> Information:
+        """The same curvature where nothing follows from it: no direction is identified."""
+        return replace(self, inverse=np.zeros_like(self.matrix), null=np.eye(len(self.matrix)), rising=0)
+
+    def gain(self, gradient: np.ndarray) -> float:
+        """What a Newton step from here promises: (p,) derivatives of the objective, in its units.
+
+        It is half the square of the step's length in standard errors. Infinite where the objective bends upwards.
+        """
+        return float("inf") if self.rising else 0.5 * float(gradient @ self.inverse @ gradient)
+
 
 def observed_information(hessian: np.ndarray, held: np.ndarray | None = None) -> Information:
     """Split the curvature into identified and unidentified directions.
@@ -97,8 +109,3 @@ def sparse_directions(null: np.ndarray, size: np.ndarray) -> np.ndarray:
     rows[:, order] = solve_triangular(upper[:, :k], upper)
     rows = np.where(np.abs(rows) > 1e-4 * np.max(np.abs(rows), axis=1, keepdims=True), rows, 0.0) / size
     return rows / np.max(np.abs(rows), axis=1, keepdims=True)
-
-
-def unknown(information: Information) -> Information:
-    """The same curvature where it says nothing about any direction."""
-    return replace(information, inverse=np.zeros_like(information.matrix), null=np.eye(len(information.matrix)))

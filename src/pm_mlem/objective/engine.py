@@ -173,9 +173,7 @@ def engine_for(
     engines = ENGINES.setdefault(model, {})
     if key not in engines:
         choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
-        engine = build_engine(
-            model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable
-        )
+        engine = build_engine(model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable)
         engines[key] = engine if restraint is None else with_restraint(engine, restraint)
         while len(engines) > 8:
             engines.pop(next(iter(engines)))
@@ -200,7 +198,7 @@ def build_engine(model, estimator, choices, backend, **more) -> Engine:
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
     """The engine with scales that are kept away from 0."""
     objective = engine.objective
-    plan = restrained(plan_of(objective), objective, restraint)
+    plan = restrained(plan_of(objective, joint=False), objective, restraint)
     if restraint.penalty is not None:
         objective = replace(objective, penalty=penalty_of(plan, objective.space))
     return replace(engine, objective=objective, plan=plan)

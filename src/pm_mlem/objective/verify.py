@@ -30,6 +30,9 @@ from pm_mlem.graph.tables import DensityTerm, ModelTables
 
 IMPOSSIBLE = -1e8
 TRIES = 3
+"""Configurations of the latents at which a plan is checked."""
+MANY = 10_000
+"""Latent elements of which one configuration shows every combination that occurs many times over."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def verify_plan(tables: ModelTables, values: Mapping[str, np.ndarray], seed: int
     zeros = [np.zeros(p.shape) for p in tables.probes]
     probed = {p.name for p in tables.probes}
     free = [v.name in probed and not is_component(tables, i) for i, v in enumerate(tables.structure.vectors)]
-    for _ in range(TRIES if tables.structure.vectors else 1):
+    elements = sum(v.n_elements for v in tables.structure.vectors)
+    for _ in range(TRIES if 0 < elements < MANY else 1):
         point = Point(values, [rng.integers(v.states, size=v.n_elements) for v in tables.structure.vectors])
         read = [at_states(a, d.lifted, tables, point) for a, d in zip(arrays, tables.densities, strict=True)]
         own = compare_terms(point, read)

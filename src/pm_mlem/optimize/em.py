@@ -11,6 +11,8 @@ from pm_mlem.optimize.acceleration import ACCELERATORS, Climb, begin, noise
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 KINDS = ("soft", "hard", "stochastic")
+VARIANTS = {"hard": "classification EM", "stochastic": "stochastic EM"}
+"""The kinds whose results are no maximum of the likelihood, with their titles."""
 HARDEST = 2.0
 """Inverse temperature at the end of an annealed run, before the ordinary iterations."""
 PER_TEMPERATURE = 10
@@ -55,7 +57,7 @@ class EM:
     """Expectation-maximization (Dempster, Laird & Rubin 1977).
 
     Each iteration computes the posterior probabilities of the latents and maximises the expected complete-data
-    log-likelihood: in closed form where a parameter has one, by a safeguarded Newton step otherwise. The
+    log-likelihood: in closed form where a parameter has one, by safeguarded Newton steps otherwise. The
     log-likelihood never falls (except under ``kind="stochastic"`` and while ``anneal`` lasts).
 
     Parameters
@@ -156,9 +158,8 @@ class EM:
 
     @property
     def title(self) -> str:
-        names = {"hard": "classification EM", "stochastic": "stochastic EM"}
-        if self.kind in names:
-            return names[self.kind]
+        if self.kind in VARIANTS:
+            return VARIANTS[self.kind]
         accelerators = {None: "EM", "squarem": "EM with SQUAREM", "anderson": "EM with Anderson acceleration"}
         return ("annealed " if self.anneal is not None else "") + accelerators[self.accelerate]
 
@@ -215,7 +216,8 @@ class EM:
         return Verdict(
             Status.CONVERGED,
             f"Stochastic EM: the mean over the last {state.averaged} of {self.draws} draws of the latents; it has "
-            "Monte Carlo error and is not exactly the maximum (finish=True goes there).",
+            "Monte Carlo error and is not exactly the maximum (finish=True goes there); unless it is as good as that, "
+            "there are no standard errors.",
         )
 
 
@@ -235,7 +237,7 @@ def converged_labels(state: EMState) -> Verdict | None:
     return Verdict(
         Status.CONVERGED,
         "Classification EM: the labels no longer change. This maximises the joint likelihood of parameters and labels, "
-        "not the likelihood of the data (finish=True goes there).",
+        "not the likelihood of the data (finish=True goes there); unless the two agree there are no standard errors.",
     )
 
 

@@ -204,10 +204,10 @@ class Matcher:
         for name, axis in axes:
             permuted[name] = np.take(permuted[name], permutation, axis=axis)
         try:  # within the support, and with the same density of the prior
-            u = self.objective.space.unconstrain(permuted)
+            points = [self.objective.space.unconstrain(v) for v in (permuted, values)]
         except ValueError:
             return set()
-        if self.fit.estimator == "map" and not same(self.prior(u), self.prior(self.objective.space.unconstrain(values))):
+        if self.fit.estimator == "map" and not same(*map(self.prior, points)):
             return set()
         posterior, units = self.at(permuted)
         if not same(units, reference[1]):

@@ -295,8 +295,8 @@ def bootstrap(fit: Fit, n: int, kind: str, random_seed: int | None, unit, progre
     used = np.array([r.converged for r in found])
     if used.sum() < 2:
         raise NotIdentifiedError(
-            f"{n - used.sum()} of {n} replicates did not reach a maximum, so the bootstrap says nothing; see fit.message "
-            "and fit.summary() for what the data do not determine."
+            f"{n - used.sum()} of {n} replicates did not reach a maximum, so the bootstrap says nothing; see "
+            "fit.message and fit.summary() for what the data do not determine."
         )
     points = np.full((n, fit.n_params), np.nan)
     points[used] = [r.point for r in found if r.converged]
@@ -309,8 +309,8 @@ def bootstrap(fit: Fit, n: int, kind: str, random_seed: int | None, unit, progre
 def check(fit: Fit, n: int, kind: str, unit) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
-    if n < 2:
-        raise ValueError(f"n={n} must be at least 2.")
+    if not isinstance(n, int | np.integer) or n < 2:
+        raise ValueError(f"n={n!r} must be a whole number, at least 2.")
     if unit is not None and kind == "parametric":
         raise ValueError("unit= belongs to kind='case' and 'bayesian'; simulated data have the model's own structure.")
     if fit.n_params == 0:
@@ -385,7 +385,7 @@ def check_order(result: Bootstrap) -> None:
         doubtful = int(np.sum(margins < AMBIGUOUS))
         if doubtful > MOST_AMBIGUOUS * len(margins):
             raise NotIdentifiedError(
-                f"The states of '{symmetry.latents[0]}' cannot be told apart in {doubtful} of {len(margins)} replicates, "
-                "so the parameters of single states have no bootstrap distribution; fewer states, or a model that "
-                "orders them, would."
+                f"The states of '{symmetry.latents[0]}' cannot be told apart in {doubtful} of {len(margins)} "
+                "replicates, so the parameters of single states have no bootstrap distribution; use fewer states, or "
+                "a transform that orders them."
             )

@@ -75,7 +75,6 @@ def diagnose(
     point: np.ndarray,
     hessian: np.ndarray | None,
     derivatives: Callable[[np.ndarray], tuple] | None = None,
-    floors: Mapping[str, np.ndarray] | None = None,
 ) -> Diagnosis:
     """Look for boundaries, runaways and flat directions.
 
@@ -83,7 +82,6 @@ def diagnose(
     ----------
     hessian : second derivatives of the objective at the point; None: only probabilities at 0 or 1 are noticed
     derivatives : point -> (value, gradient, Hessian) of the objective
-    floors : entries that are held at a floor, by variable
     """
     names, space = Names(objective), objective.space
     matrix = None if hessian is None else -0.5 * (hessian + hessian.T)
@@ -93,8 +91,6 @@ def diagnose(
     lost = drained(names, matrix, away, derivatives, space.initial) if away and derivatives is not None else []
 
     reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
-    for name, mask in (floors or {}).items():
-        note(reasons, name, mask, "on its floor (min_scale)")
     for j in lost:
         note(
             reasons, names.variable(j), names.mask(j), f"not identified, as {listed(names.unique(away))} is at infinity"
@@ -115,8 +111,7 @@ def diagnose(
 
     information, flat = None, ()
     if hessian is not None:
-        held = [*border_rows(space, at_border, values), *floor_rows(names, floors or {})]
-        held += list(np.eye(space.size)[[*bounded, *away, *lost]])
+        held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *away, *lost]]]
         information = observed_information(hessian, np.array(held).reshape(len(held), space.size))
         flat = tuple(flat_directions(names, point, information, derivatives))
     return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat)
@@ -270,15 +265,6 @@ def border_rows(space: ParameterSpace, masks: Masks, values: Mapping[str, np.nda
             gradient = np.zeros(space.size)
             gradient[where][own] = slope
             yield gradient
-
-
-def floor_rows(names: Names, floors: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
-    """Coordinates of entries on a floor; all of a variable where entries do not correspond."""
-    eye = np.eye(names.space.size)
-    for name, mask in floors.items():
-        where = names.space.slices[name]
-        chosen = mask[names.space.is_free(name)] if names.entrywise(name) else np.any(mask)
-        yield from eye[where][np.broadcast_to(chosen, where.stop - where.start)]
 
 
 def runaways(objective: Objective, point: np.ndarray, matrix: np.ndarray) -> Iterator[int]:

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pymc as pm
 
+from pm_mlem.graph.labelled import independent_units
 from pm_mlem.graph.units import unit_groups
-from pm_mlem.inference.information import Information, unknown
+from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
-from pm_mlem.objective.m_step import on_floor
 from pm_mlem.optimize.problem import Optimum, Status
 from pm_mlem.results.diagnosis import Diagnosis, diagnose
 from pm_mlem.results.labels import Labels, entry_names
@@ -150,13 +150,15 @@ class Fit:
         """Log-likelihood of every independent unit at the estimates, latents summed out.
 
         One variable for each observed variable, with the dims of its rows (or of the rows that share their latents);
-        observed variables that share latents are one, ``a+b``, and Potentials with nothing observed go by their name.
-        Observation weights are applied, so that all entries add up to ``log_likelihood``.
+        observed variables that share latents or known labels (see ``n_obs``) are one, ``a+b``, and Potentials with
+        nothing observed go by their name. Observation weights are applied, so that all entries add up to
+        ``log_likelihood``.
         """
         import xarray as xr
 
-        units = self._weighted_units
-        groups = unit_groups(self._engine.objective.tables)
+        joined = self._independent
+        units = np.bincount(joined, self._weighted_units)
+        groups = unit_groups(self._engine.objective.tables, joined)
         return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
 
     @cached_property
@@ -212,13 +214,23 @@ class Fit:
 
     @property
     def n_obs(self) -> float:
-        """Independent units (observations, or groups that share a latent); the sum of their weights.
+        """Independent units of the data; the sum of their weights. This is the n of ``aicc`` and ``bic``.
 
-        This is the n of ``aicc`` and ``bic``: the observations of a mixture, the persons of a latent class model, the
-        sequences of a hidden Markov model.
+        An observation is a unit; observations that share a latent are one together. A label that is known (an observed
+        Categorical or Bernoulli variable) and the observations that depend on it are one unit, too, so that the number
+        is the same whichever labels are known: in a mixture that of the rows, with chains that of the sequences. An
+        observed Markov chain without observations that depend on its states has a unit for each step. Where weights
+        differ within a unit (a dictionary that names the observations but not the labels, say) the largest counts.
         """
-        total = float(np.sum(self._weights))
+        weights = np.zeros(1 + int(self._independent.max(initial=-1)))
+        np.maximum.at(weights, self._independent, self._weights)
+        total = float(np.sum(weights))
         return int(total) if total == int(total) else total
+
+    @cached_property
+    def _independent(self) -> np.ndarray:
+        """For each unit of the log-likelihood the independent unit that it belongs to."""
+        return independent_units(self._engine.objective.tables)
 
     @property
     def aic(self) -> float:
@@ -265,30 +277,43 @@ class Fit:
     # --- uncertainty ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _diagnosis(self) -> Diagnosis:
-        """Which parameters have standard errors, and why not the others."""
-        engine, objective, point = self._engine, self._engine.objective, self._optimum.point
-
-        def derivatives(u):
-            return objective.derivatives(u, self._weights, objective.data)
-
-        value, _, hessian = derivatives(point)
+    def _derivatives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient and Hessian of the objective at the estimates."""
+        objective = self._engine.objective
+        value, gradient, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
         tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
         if not abs(float(value) - self._optimum.value) <= tolerance:
             raise RuntimeError(
                 f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
                 f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
             )
-        floors = {} if engine.plan is None else on_floor(engine.plan, objective.space, point)
-        return diagnose(objective, point, np.asarray(hessian), derivatives, floors)
+        return np.asarray(gradient), np.asarray(hessian)
 
     @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        """Which parameters have standard errors, and why not the others."""
+        objective = self._engine.objective
+
+        def derivatives(u):
+            return objective.derivatives(u, self._weights, objective.data)
+
+        return diagnose(objective, self._optimum.point, self._derivatives[1], derivatives)
+
+    @property
     def _information(self) -> Information:
+        return self._curvature[0]
+
+    @cached_property
+    def _curvature(self) -> tuple[Information, str]:
+        """The observed information, and why it says nothing about errors (then no direction of it is identified)."""
+        from pm_mlem.results.notes import no_maximum
+
         information = self._diagnosis.information
         assert information is not None
-        if self.status is Status.DEGENERATE:  # curvature where there is no maximum says nothing
-            return unknown(information)
-        return information
+        if self.status is Status.DEGENERATE:
+            return information.useless, "the objective has no maximum here"
+        reason = no_maximum(self._engine, self._optimum, information, self._derivatives[0])
+        return (information.useless if reason else information), reason
 
     @cached_property
     def _jacobians(self) -> dict[str, np.ndarray]:
@@ -375,9 +400,11 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data, on the boundary of its support, or held with ``fixed=``
-            (see :meth:`summary` for the reason); the others take entries on the boundary as known. A Deterministic of
-            nothing but held entries has 0.
+            NaN where an entry is not identified by the data, on the boundary of its support, or held with ``fixed=``,
+            and everywhere if the method does not end at a maximum: after ``EM(kind="hard")`` or
+            ``EM(kind="stochastic")``, under a penalty, and with a scale on its floor, unless the likelihood has its
+            maximum there after all (less than 1e-4 above). See :meth:`summary` for the reason. Where entries are on the
+            boundary or at infinity, the others take them as known. A Deterministic of nothing but held entries has 0.
         """
         from pm_mlem.results.uncertainty import standard_errors
 
@@ -505,10 +532,10 @@ class Fit:
             return "fixed"
         if np.isfinite(error):
             return ""
+        if self._curvature[1]:
+            return f"no standard error: {self._curvature[1]}"
         entries = entry_names(self.estimates[name])
         position = int(np.ravel_multi_index(index, self.estimates[name].shape)) if index else 0
-        if self.status is Status.DEGENERATE and not any(self._diagnosis.reasons.get(name, [""])):
-            return "the objective has no maximum here"
         return self._diagnosis.reason(name, entries[position], position)
 
     # --- tests and influence --------------------------------------------------------------------------------
@@ -673,7 +700,7 @@ class Fit:
             from pm_mlem.errors import NotIdentifiedError
 
             sentences = [sentence for _, sentence in self._diagnosis.flat]
-            why = "; ".join(sentences) or "the estimates are not a maximum"
+            why = self._curvature[1] or "; ".join(sentences) or "the estimates are not a maximum"
             raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
         rng = np.random.default_rng(random_seed)
         points = rng.multivariate_normal(self._optimum.point, self._information.inverse, size=draws)
@@ -694,7 +721,7 @@ class Fit:
         xarray.Dataset
             For each latent its states, integers like those of the model's variable, with the dims of the variable; the
             component of an observed mixture ``y`` is called ``y_component``. For each group of observed variables that
-            share latents (named as in ``pointwise_log_likelihood``) ``<group>_log_probability``: the log-probability
+            share latents (``y``, or ``a+b``) ``<group>_log_probability``: the log-probability
             of the states of each unit together, ``log p(z | y)``. The attribute ``log_probability`` is that of all
             latents, without the units of weight 0; weights do not matter otherwise.
 

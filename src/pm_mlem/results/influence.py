@@ -20,14 +20,12 @@ def influence(fit: Fit) -> xr.Dataset:
     """See :meth:`pm_mlem.Fit.influence`."""
     import xarray as xr
 
-    groups = unit_groups(fit._engine.objective.tables)
-    numbers = np.concatenate([g.units.ravel() for g in groups])
-    used = fit._weights[numbers] != 0
-    if np.count_nonzero(used) < 2:
+    joined, known = fit._independent, fit._weights != 0
+    groups = unit_groups(fit._engine.objective.tables, joined)
+    if len(np.unique(joined[known])) < 2:
         raise ValueError("There is only one independent unit: without it nothing can be estimated.")
-    scores = np.zeros((len(fit._weights), fit.n_params))
-    known = fit._weights != 0
-    scores[known] = fit._weights[known, None] * fit._scores[known]
+    scores = np.zeros((1 + joined.max(), fit.n_params))
+    np.add.at(scores, joined[known], fit._weights[known, None] * fit._scores[known])
     of = spread(fit)
     moved = scores @ of.matrix  # (units, p), unconstrained
     distance = np.einsum("up,up->u", scores, moved) / max(fit.n_params, 1)
@@ -39,6 +37,7 @@ def influence(fit: Fit) -> xr.Dataset:
         template, order = labels[0], groups[0].units
     else:
         entries = [entry for array in labels for entry in entry_names(array)]
+        numbers = np.concatenate([g.units.ravel() for g in groups])
         template, order = xr.DataArray(np.zeros(len(entries)), coords={"unit": entries}, dims="unit"), numbers
     arrays = {}
     for name in names:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
 from pm_mlem.objective.m_step import MStepPlan, on_floor
 from pm_mlem.objective.m_step.blocks import CholeskyBlock
 from pm_mlem.objective.m_step.restraint import ScaleBlock
 from pm_mlem.objective.objective import Objective
+from pm_mlem.optimize.em import VARIANTS
 from pm_mlem.optimize.problem import Optimum
 from pm_mlem.results.diagnosis import FAR, FLAT, Diagnosis, Names, listed
 from pm_mlem.results.labels import Labels, entry_names
+
+if TYPE_CHECKING:
+    from pm_mlem.inference.information import Information
+    from pm_mlem.objective.engine import Engine
 
 UPWARDS = 1e-3
 """Upward curvature (log-likelihood per unit squared) that is more than rounding."""
@@ -20,6 +27,8 @@ RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further unit."""
 SMALL = 1e-8
 """Of its initial value what is left of a scale that vanishes."""
+AS_GOOD = 1e-4
+"""Log-likelihood left to gain at a point that is as good as a maximum: it is nearer than 0.015 standard errors."""
 
 
 def optimum_notes(diagnosis: Diagnosis) -> Iterator[str]:
@@ -57,7 +66,7 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
     structure, point = objective.tables.structure, optimum.point
     labels = Labels(structure.dims, structure.coords)
     floors = {b.name: b.hold.floor for b in plan.closed if isinstance(b, ScaleBlock) and b.hold is not None}
-    useless = "standard errors there do not apply"
+    useless = "there are no standard errors"
     matrices = {b.name for b in plan.closed if isinstance(b, CholeskyBlock)}
     for name, low in on_floor(plan, objective.space, point).items():
         where = entry_names(labels.array(name, low))
@@ -69,23 +78,56 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
             yield f"{listed(entries)} {are} on {their} floor, min_scale={floors[name]:g}; {useless}."
     if objective.penalty is not None:
         size = float(objective.penalty(objective.space.constrain(point)))
-        yield f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}."
+        yield (
+            f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}; "
+            "unless it is as good as that of the likelihood there are no standard errors."
+        )
+
+
+def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
+    """Why the curvature at estimates says nothing about their errors: they are not meant to be a maximum.
+
+    Empty where they are one after all, or as good as one.
+
+    Parameters
+    ----------
+    information, gradient : curvature and derivatives of the objective at the estimates, the penalty included
+    """
+    objective = engine.objective
+    last = optimum.legs[-1][0] if optimum.legs else ""
+    if engine.plan is None and last not in VARIANTS.values():
+        return ""
+    if objective.penalty is not None:
+        penalty = objective.penalty
+        gradient = gradient - np.asarray(jax.grad(lambda u: penalty(objective.space.constrain(u)))(optimum.point))
+    if information.gain(gradient) <= AS_GOOD:
+        return ""
+    if last in VARIANTS.values():
+        return f"{last} does not end at a maximum of the likelihood"
+    if objective.penalty is not None:
+        return "the maximum of a penalized likelihood is not one of the likelihood"
+    return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 
 def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
-    """Why a run that did not converge may never do: a bounded parameter far out, and the objective rising with it.
+    """Why an optimum is none: a bounded parameter far out, and the objective rising with it.
 
     At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
     factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
+    A run that counts as converged is asked what the next factor e would bring: it may only have come to the smallest
+    numbers there are (the scale of equal observations).
     """
-    if optimum.converged or not optimum.gain > FLAT:
+    if not optimum.converged and not optimum.gain > FLAT:
         return ""
     names, point = Names(objective), optimum.point
     moved = point - objective.space.initial
     for j in np.flatnonzero(np.abs(moved) > FAR):
-        before = point.copy()
-        before[j] -= np.sign(moved[j])
-        if names.bounded(int(j)) and not optimum.value - value(before) < RISES:
+        if not names.bounded(int(j)):
+            continue
+        other = point.copy()
+        other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
+        change = value(other) - optimum.value
+        if (change if optimum.converged else -change) >= RISES:
             vanishes = names.scales[names.variable(int(j))] == "log" and moved[j] < np.log(SMALL)
             perfect = " (a perfect fit?)" if vanishes and not objective.tables.structure.latents else ""
             return f"the objective grows without bound with {names.with_value(int(j), point)}{perfect}"

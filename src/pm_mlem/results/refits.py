@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pm_mlem.results.fit import Fit
 
 COMPILED = 200
-"""Parameters up to which replicates are refitted by the compiled Newton's method."""
+"""Parameters up to which replicates are refitted by one compiled function."""
 HESSIANS = 300
 """Parameters up to which the ordinary optimizer forms Hessians."""
 EM_ITERATIONS = 100

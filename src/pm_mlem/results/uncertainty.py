@@ -40,7 +40,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS))} or 'bootstrap'.")
     if kind != "sandwich" and (cluster is not None or small_sample):
         raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
-    if kind == "observed":
+    if kind == "observed" or fit._information.null.shape[1] == fit.n_params:  # no maximum: no kind says anything
         return observed(fit._information)
     check_units(fit, kind)
     objective = fit._engine.objective

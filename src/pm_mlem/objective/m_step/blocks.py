@@ -165,16 +165,17 @@ Block = ClosedBlock | ProbabilityBlock | BinaryBlock | MeanBlock | CholeskyBlock
 
 @dataclass(frozen=True, eq=False)
 class NewtonBlock:
-    """Parameters that take a Newton step together.
+    """Parameters that take Newton steps together.
 
     ``terms`` are the terms and ``priors`` the prior densities that depend on them, ``groups`` those coordinates
-    (in the order of ``names``) that the terms and the priors couple.
+    (in the order of ``names``) that the terms and the priors couple. An M-step takes at most ``iterations`` steps.
     """
 
     names: tuple[str, ...]
     terms: tuple[int, ...]
     priors: tuple[Variable, ...]
     groups: Groups
+    iterations: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +183,7 @@ class MStepPlan:
     """How each free parameter is updated.
 
     ``closed`` blocks in the order of their updates, then the parameters of distributions that ``reduced`` sums
-    describe, by Newton steps to the maximum, then one ``newton`` step in all the others.
+    describe, by Newton steps to the maximum, then all the others by ``newton`` steps over the data.
     """
 
     sites: tuple[Site, ...]

@@ -49,6 +49,8 @@ class ClosedForm:
     with_prior : ``(link, prior) -> function of (*sums, *parameters of the prior)`` that takes the place of
         ``maximise`` under "map"; the prior is that of the user's parameter, the value the distribution's parameter
     simplex : whether the parameter is a vector of probabilities instead of a number
+    maximal : whether it is the maximum given the distribution's other parameters, or only climbs; then it gives way
+        where the others have no closed form
     """
 
     statistics: Statistics
@@ -56,6 +58,7 @@ class ClosedForm:
     order: int = 0
     with_prior: Mapping[tuple[str, type[RandomVariable]], Callable[..., Array]] = field(default_factory=dict)
     simplex: bool = False
+    maximal: bool = True
 
 
 CLOSED_FORMS: dict[tuple[type[RandomVariable], int], ClosedForm] = {}
@@ -169,8 +172,8 @@ CLOSED_FORMS[NormalRV, 1] = ClosedForm(normal_sd, root_mean, 1, SD_PRIORS)
 CLOSED_FORMS[LogNormalRV, 0] = ClosedForm(of_logarithm(normal_mean), ratio, 0, MEAN_PRIORS)
 CLOSED_FORMS[LogNormalRV, 1] = ClosedForm(of_logarithm(normal_sd), root_mean, 1, SD_PRIORS)
 CLOSED_FORMS[HalfNormalRV, 1] = ClosedForm(normal_sd, root_mean, 1, SD_PRIORS)
-CLOSED_FORMS[StudentTRV, 1] = ClosedForm(student_mean, ratio, 0, MEAN_PRIORS)
-CLOSED_FORMS[StudentTRV, 2] = ClosedForm(student_scale, root_mean, 1, SD_PRIORS)
+CLOSED_FORMS[StudentTRV, 1] = ClosedForm(student_mean, ratio, 0, MEAN_PRIORS, maximal=False)
+CLOSED_FORMS[StudentTRV, 2] = ClosedForm(student_scale, root_mean, 1, SD_PRIORS, maximal=False)
 
 
 # --- means of counts, indicators and times ----------------------------------------------------------------

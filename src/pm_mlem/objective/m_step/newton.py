@@ -68,7 +68,7 @@ def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):
 
     Returns
     -------
-    point, gain that the step promised each group
+    point, parts there, gain that the step promised each group
     """
     step, gain = newton_direction(gradient, columns, groups)
     owner = groups.of_coordinate
@@ -76,35 +76,40 @@ def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):
     least = before - jnp.where(gain <= noise, noise, 0.0)
 
     def failing(state):
-        return jnp.any(state[1] > 0) & jnp.any(state[2])
+        return jnp.any(state[1] > 0) & jnp.any(state[3])
 
     def shorten(state):
-        first, scale, failed = state
+        first, scale, _, failed = state
         scale = jnp.where(failed & ~first, scale / 2, scale)
         scale = jnp.where(scale < SMALLEST_STEP, 0.0, scale)
         new = parts(x + step * scale[owner])
-        return False, scale, jnp.logical_not(new >= least) & (scale > 0)
+        return False, scale, new, jnp.logical_not(new >= least) & (scale > 0)
 
     ones = jnp.ones(groups.count)
-    _, scale, _ = jax.lax.while_loop(failing, shorten, (True, ones, ones > 0))
-    return x + step * scale[owner], gain
+    _, scale, after, _ = jax.lax.while_loop(failing, shorten, (True, ones, before, ones > 0))
+    return x + step * scale[owner], after, gain
 
 
-def newton(parts: Callable, x, groups: Groups, iterations: int, tolerance: float):
-    """Maximise a sum of small functions by Newton steps, until less than the tolerance is promised to any."""
-    directions = jnp.asarray(groups.directions)
+def newton(parts: Callable, slopes: Callable, x, groups: Groups, iterations: int, tolerance: float):
+    """Maximise a sum of functions by Newton steps, until none is promised or gains more than the tolerance.
 
-    def total(v):
-        values = parts(v)
-        return jnp.sum(values), values
+    Parameters
+    ----------
+    parts : point -> (groups,), the functions
+    slopes : point -> gradient and columns of the Hessian of their sum, as for :func:`newton_direction`
+    iterations : steps to take at most
+    """
 
     def step(state):
-        i, v, _ = state
-        gradient, along, before = jax.linearize(jax.grad(total, has_aux=True), v, has_aux=True)
-        new, gain = newton_step(parts, v, before, gradient, jax.vmap(along)(directions), groups)
-        return i + 1, new, jnp.any(gain > tolerance + ROUNDING * jnp.abs(before))
+        i, v, before, _ = state
+        new, after, gain = newton_step(parts, v, before, *slopes(v), groups)
+        least = tolerance + ROUNDING * jnp.abs(before)
+        return i + 1, new, after, jnp.any((gain > least) & (after - before > least))
 
-    return jax.lax.while_loop(lambda state: (state[0] < iterations) & state[2], step, (0, x, True))[1]
+    start = 0, x, parts(x), True
+    if iterations == 1:
+        return step(start)[1]
+    return jax.lax.while_loop(lambda state: (state[0] < iterations) & state[3], step, start)[1]
 
 
 def add_by_group(arrays: Sequence, groups: Groups):

@@ -20,6 +20,7 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.sites import rows_share
 from pm_mlem.graph.structure import Parameter
 from pm_mlem.graph.tables import ModelTables, Site
 from pm_mlem.graph.tabulate import dependencies
@@ -41,9 +42,20 @@ from pm_mlem.objective.m_step.probing import Probing, selection
 from pm_mlem.objective.m_step.reduced import reduced_block
 from pm_mlem.objective.space import ParameterSpace
 
+ITERATIONS = 10
+"""Newton steps over the data in one M-step, where they go to the maximum."""
+ROWS_OF_AN_ARGUMENT = 4
+"""Entries of a log-density for each entry of an argument that many rows share, at least."""
 
-def recognise(tables: ModelTables, space: ParameterSpace, estimator: str, backend: Backend = "jax") -> MStepPlan:
-    """Decide how each free parameter is updated."""
+
+def recognise(
+    tables: ModelTables, space: ParameterSpace, estimator: str, backend: Backend = "jax", *, joint: bool = True
+) -> MStepPlan:
+    """Decide how each free parameter is updated.
+
+    With ``joint`` closed forms that only climb give way to a maximum over all parameters of their distribution, where
+    some of these have no closed form.
+    """
     probing = Probing(tables, space)
     parameters = tables.structure.free
     users = {
@@ -58,6 +70,8 @@ def recognise(tables: ModelTables, space: ParameterSpace, estimator: str, backen
         found = closed_form(parameter, users[parameter.name], tables, probing, prior)
         if found is not None:
             closed.append(found)
+    if joint:
+        closed = [b for b in closed if not gives_way(b, closed, tables)]
     closed.sort(key=lambda block: block.order)
     names = {block.name for block in closed}
     remaining = [p for p in parameters if p.name not in names]
@@ -67,6 +81,17 @@ def recognise(tables: ModelTables, space: ParameterSpace, estimator: str, backen
     names |= set(reduced.names) if reduced else set()
     newton = newton_block([p for p in remaining if p.name not in names], users, tables, probing, priors)
     return MStepPlan(tables.sites, tuple(closed), reduced, newton)
+
+
+def gives_way(block: Block, closed: Sequence[Block], tables: ModelTables) -> bool:
+    """Whether a closed form only climbs where Newton steps in all parameters of its distributions find the maximum."""
+    if not isinstance(block, ClosedBlock) or block.form.maximal:
+        return False
+    names = {b.name for b in closed}
+    others = [p for p in tables.structure.free if p.name not in names]
+    used = [tables.sites[use.site] for use in block.uses]
+    coupled = any(dependencies(site.parameters, [p.placeholder for p in others]) for site in used)
+    return coupled and many_rows_share(tables.structure.free, [site.term for site in used], tables)
 
 
 def closed_form(
@@ -106,7 +131,18 @@ def newton_block(
     terms = tuple(sorted({i for n in names for i in users[n]}))
     own = tuple(a for a in priors if dependencies([a], [p.placeholder for p in parameters]))
     where = coordinates(probing.space, names)
-    return NewtonBlock(names, terms, own, groups_of_terms(tables, terms, own, probing.space, probing.point, where))
+    groups = groups_of_terms(tables, terms, own, probing.space, probing.point, where)
+    return NewtonBlock(names, terms, own, groups, ITERATIONS if many_rows_share(parameters, terms, tables) else 1)
+
+
+def many_rows_share(parameters: Sequence[Parameter], terms: Sequence[int], tables: ModelTables) -> bool:
+    """Whether parameters reach terms through arguments of distributions that are the same for many rows.
+
+    A single Newton step is as good as several where each row has its own, in regressions: they cost twice as much, and
+    EM takes as many iterations all the same.
+    """
+    rvs = [p.rv for p in parameters]
+    return all(rows_share(tables.densities[i], rvs, ROWS_OF_AN_ARGUMENT, tables.context) for i in terms)
 
 
 def prior_arrays(tables: ModelTables) -> tuple[Variable, ...]:

@@ -55,7 +55,7 @@ def reduced_block(
     own = tuple(a for a in priors if dependencies([a], [p.placeholder for p in chosen]))
     where = coordinates(probing.space, names)
     patterns = [*cell_patterns(tables, terms, probing, where), *array_patterns(own, tables, probing, where)]
-    return NewtonBlock(names, terms, own, group(patterns, len(where)))
+    return NewtonBlock(names, terms, own, group(patterns, len(where)), ITERATIONS)
 
 
 def is_reducible(tables: ModelTables, site: Site) -> bool:
@@ -117,6 +117,7 @@ def lower_reduced(objective: Objective, block: NewtonBlock) -> Callable:
     priors = lower(inputs, list(block.priors), protect=tables.free_inputs)
     conditions = [g for g in [*tables.guards, *tables.prior_guards] if dependencies([g], own)]
     guards = lower(inputs, conditions)
+    directions = jnp.asarray(block.groups.directions)
 
     def maximise(u, posterior, theta, data):
         before = [run(*theta, *data) for run in sites]
@@ -134,6 +135,10 @@ def lower_reduced(objective: Objective, block: NewtonBlock) -> Callable:
             allowed = jnp.all(jnp.stack([jnp.asarray(True), *guards(*values, *data)]))
             return jnp.where(allowed, found, -jnp.inf)
 
-        return u.at[where].set(newton(parts, u[where], block.groups, ITERATIONS, ENOUGH))
+        def slopes(part):
+            gradient, along = jax.linearize(jax.grad(lambda v: jnp.sum(parts(v))), part)
+            return gradient, jax.vmap(along)(directions)
+
+        return u.at[where].set(newton(parts, slopes, u[where], block.groups, block.iterations, ENOUGH))
 
     return maximise

@@ -22,12 +22,14 @@ from pm_mlem.objective.m_step.blocks import (
 from pm_mlem.objective.m_step.bounds import Support
 from pm_mlem.objective.m_step.coupling import coordinates
 from pm_mlem.objective.m_step.mvnormal import LOWERED
-from pm_mlem.objective.m_step.newton import add_by_group, newton_step
+from pm_mlem.objective.m_step.newton import add_by_group, newton
 from pm_mlem.objective.m_step.recognise import recognise
 from pm_mlem.objective.m_step.reduced import lower_reduced
 from pm_mlem.objective.m_step.sums import Sums, lower_sums
 from pm_mlem.objective.objective import Objective, product
 
+ENOUGH = 1e-6
+"""Gain in the expected log-likelihood below which the maximum is one Newton step away."""
 SMALLEST_PROBABILITY = 1e-100
 """Keeps the unconstrained coordinates of a vanishing probability finite, and its square positive."""
 
@@ -39,8 +41,9 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     arrays, whatever the structure of the latents. With ``use_given`` the weights ``given`` take their place (a
     start from labels that were guessed, say; None where large arrays should not be passed in vain), without those of
     impossible states. Blocks with a closed form are updated first, one after the other; then the parameters that the
-    data reach through a few sums are maximised over; the remaining ones take one safeguarded Newton step on the
-    expected complete-data log-likelihood (plus the log-prior under "map").
+    data reach through a few sums are maximised over; the remaining ones take safeguarded Newton steps on the expected
+    complete-data log-likelihood (plus the log-prior under "map"): to its maximum where they are arguments of
+    distributions that many rows share, one step otherwise.
     """
     plan = plan_of(objective) if plan is None else plan
     maximise = m_step(objective, plan)
@@ -60,9 +63,9 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
     return step
 
 
-def plan_of(objective: Objective) -> MStepPlan:
-    """The M-step of an objective."""
-    return recognise(objective.tables, objective.space, objective.estimator, objective.backend)
+def plan_of(objective: Objective, *, joint: bool = True) -> MStepPlan:
+    """The M-step of an objective; ``joint`` as for :func:`recognise`."""
+    return recognise(objective.tables, objective.space, objective.estimator, objective.backend, joint=joint)
 
 
 def m_step(objective: Objective, plan: MStepPlan) -> Callable:
@@ -182,7 +185,7 @@ def update_closed(block: ClosedBlock, posterior, theta, old, sums_of_uses: Seque
 
 
 def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
-    """``(u, posterior, theta, data) -> next u``: one Newton step on the expected complete-data log-likelihood."""
+    """``(u, posterior, theta, data) -> next u``: Newton steps on the expected complete-data log-likelihood."""
     space, groups = objective.space, block.groups
     where, moving = coordinates(space, block.names), set(block.names)
     parts_of = lower_parts(objective, block)
@@ -200,9 +203,13 @@ def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
             theta = values(part)
             return jnp.where(objective.allowed(theta, data), parts_of(theta, posterior, data), -jnp.inf)
 
-        x, gradient = u[where], jax.grad(expected)
-        columns = objective.along(gradient, groups.directions)(x)
-        return u.at[where].set(newton_step(parts, x, parts(x), gradient(x), columns, groups)[0])
+        gradient = jax.grad(expected)
+        columns = objective.along(gradient, groups.directions)
+
+        def slopes(part):
+            return gradient(part), columns(part)
+
+        return u.at[where].set(newton(parts, slopes, u[where], groups, block.iterations, ENOUGH))
 
     return maximise
 

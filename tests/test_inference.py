@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm
 
 from pm_mlem.inference.covariance import delta_covariance, delta_method, observed
-from pm_mlem.inference.information import involved, observed_information
+from pm_mlem.inference.information import observed_information, sparse_directions
 from pm_mlem.inference.intervals import wald, wald_transformed
 
 I2 = np.array([[4.0, 1.0], [1.0, 2.0]])
@@ -34,7 +34,7 @@ def test_flat_direction_is_named_and_the_rest_is_kept():
     design = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     information = observed_information(-design.T @ design)
     assert information.null.shape == (3, 1)
-    assert involved(information, ["a", "b", "c"]) == ["a", "b"]
+    np.testing.assert_allclose(np.abs(sparse_directions(information.null, np.ones(3))), [[1.0, 1.0, 0.0]])
     errors = delta_method(np.vstack([np.eye(3), [1.0, 1.0, 0.0]]), observed(information))
     assert np.isnan(errors[:2]).all()
     np.testing.assert_allclose(errors[2:], 1.0)
@@ -67,3 +67,25 @@ def test_a_curvature_that_is_not_finite_says_nothing():
     information = observed_information(hessian)
     assert not information.regular
     assert np.all(np.isnan(delta_method(np.eye(2), information)))
+
+
+def test_held_directions_are_taken_as_known():
+    """The rest is what it would be without them: a coordinate, and a sum of two others."""
+    matrix = np.array([[5.0, 1.0, 0.5, 0.2], [1.0, 4.0, 0.3, 0.1], [0.5, 0.3, 3.0, 0.4], [0.2, 0.1, 0.4, 2.0]])
+    rows = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
+    information = observed_information(-matrix, rows)
+    free = np.array([[0.0, 1.0, -1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).T
+    np.testing.assert_allclose(information.inverse, free @ np.linalg.inv(free.T @ matrix @ free) @ free.T, atol=1e-12)
+    assert information.held.shape == (4, 2)
+    assert information.regular
+    errors = delta_method(np.vstack([np.eye(4), rows]), observed(information))
+    assert np.isnan(errors).tolist() == [True, False, False, False, True, True]
+
+
+def test_sparse_directions_have_few_entries():
+    """Two dependent pairs, mixed by rotation, in units that differ by a million."""
+    clean = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1e-6]]).T
+    mixed = np.linalg.qr(clean @ np.array([[0.6, 0.8], [-0.8, 0.6]]))[0]
+    found = sparse_directions(mixed, np.array([1.0, 1.0, 1.0, 1e6]))
+    found = found[np.argsort(found[:, 2] != 0)] * np.array([1.0, -1.0, 1.0, 1e6])
+    np.testing.assert_allclose(np.abs(found), [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]], atol=1e-9)

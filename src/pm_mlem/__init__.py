@@ -5,9 +5,11 @@ from pm_mlem.em_steps import EMStep, em_steps
 from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError
 from pm_mlem.explain import explain
 from pm_mlem.fit import fit
+from pm_mlem.likelihood_ratio import likelihood_ratio_test
 from pm_mlem.marginalize import marginalize
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton
 from pm_mlem.optimize.problem import Status
+from pm_mlem.select import Selection, select
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,21 +19,25 @@ __all__ = [
     "Bootstrap",
     "EMStep",
     "Fit",
+    "HypothesisTest",
     "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
+    "Selection",
     "Status",
     "UnsupportedModelError",
     "compare",
     "em_steps",
     "explain",
     "fit",
+    "likelihood_ratio_test",
     "marginalize",
     "plot_convergence",
     "plot_estimates",
     "plot_latents",
     "plot_profile",
     "register_m_step",
+    "select",
 ]
 
 
@@ -45,6 +51,10 @@ def __getattr__(name: str):
         from pm_mlem.results.bootstrap import Bootstrap
 
         return Bootstrap
+    if name == "HypothesisTest":
+        from pm_mlem.inference.hypotheses import HypothesisTest
+
+        return HypothesisTest
     if name == "register_m_step":
         from pm_mlem.objective.m_step import register_m_step
 

@@ -315,18 +315,17 @@ def start_points(
 
 def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
     """Sentences about what is peculiar at the optimum."""
-    from pm_mlem.inference.information import observed_information
+    from pm_mlem.results.diagnosis import diagnose
     from pm_mlem.results.notes import optimum_notes, restraint_notes
 
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []
-    information = None
-    if Newton.title in dict(optimum.legs):
-        information = observed_information(problem.derivatives(optimum.point)[2])
+    point, objective = optimum.point, engine.objective
+    hessian = problem.derivatives(point)[2] if Newton.title in dict(optimum.legs) else None
     remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
     if engine.plan is not None:
         remarks += restraint_notes(engine.objective, engine.plan, optimum)
-    return [*remarks, *optimum_notes(engine.objective, optimum.point, information)]
+    return [*remarks, *optimum_notes(diagnose(objective, point, hessian, problem.derivatives))]
 
 
 def nowhere_finite(engine: Engine, point: np.ndarray) -> str:

@@ -17,18 +17,22 @@ class Covariance:
     ----------
     matrix : (p, p)
     null : (p, k), orthonormal directions in which the estimates have no variance that could be stated
+    held : (p, h), orthonormal directions in which the estimates are taken as given
     """
 
     matrix: np.ndarray
     null: np.ndarray
+    held: np.ndarray
 
 
 def observed(information: Information) -> Covariance:
     """The inverse of the observed information."""
-    return Covariance(information.inverse, information.null)
+    return Covariance(information.inverse, information.null, information.held)
 
 
-def outer_product(scores: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None) -> Covariance:
+def outer_product(
+    scores: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None, held: np.ndarray | None = None
+) -> Covariance:
     """The inverse of the sum of the outer products of the units' scores (Berndt, Hall, Hall & Hausman 1974).
 
     Parameters
@@ -36,10 +40,10 @@ def outer_product(scores: np.ndarray, weights: np.ndarray, prior: np.ndarray | N
     scores : (units, p) derivatives of the units' log-likelihoods
     weights : (units,) how often each unit counts
     prior : (p, p) second derivatives of the log-prior, under "map"
+    held : (h, p) functions of the parameters that are taken as given
     """
     total = variability(scores, weights)
-    information = observed_information(-total if prior is None else prior - total)
-    return Covariance(information.inverse, information.null)
+    return observed(observed_information(-total if prior is None else prior - total, held))
 
 
 def sandwich(
@@ -77,7 +81,9 @@ def sandwich(
         groups = None
         meat = variability(scores, weights)
     matrix = information.inverse @ meat @ information.inverse
-    return Covariance(matrix * factor(weights, scores.shape[1], groups, small_sample), information.null)
+    return Covariance(
+        matrix * factor(weights, scores.shape[1], groups, small_sample), information.null, information.held
+    )
 
 
 def factor(weights: np.ndarray, p: int, groups: int | None, small_sample: bool) -> float:
@@ -107,7 +113,8 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     Returns
     -------
     ndarray
-        Shape (...); NaN where the function changes along a direction that is not identified.
+        Shape (...); NaN where the function changes along a direction that is not identified, or along no other
+        direction than those that are held.
     """
     flat = jacobian.reshape(-1, jacobian.shape[-1])
     variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
@@ -125,9 +132,11 @@ def delta_covariance(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray
 
 
 def unidentified(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
-    """Which rows of a Jacobian (m, p) reach into the null space."""
-    if covariance.null.shape[1] == 0:
-        return np.zeros(len(jacobian), dtype=bool)
+    """Which rows of a Jacobian (m, p) reach into the null space, or are all in the held directions."""
     length = np.linalg.norm(jacobian, axis=1)
-    inside = np.linalg.norm(jacobian @ covariance.null, axis=1)
-    return inside > 1e-6 * np.where(length > 0, length, 1.0)
+    length = np.where(length > 0, length, 1.0)
+    flat = np.linalg.norm(jacobian @ covariance.null, axis=1) > 1e-6 * length
+    if not covariance.held.shape[1]:
+        return flat
+    rest = np.linalg.norm(jacobian - jacobian @ covariance.held @ covariance.held.T, axis=1)
+    return flat | ((rest <= 1e-6 * length) & np.any(jacobian != 0, axis=1))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,14 @@ class Information:
     inverse : pseudo-inverse on the identified directions
     null : (p, k), orthonormal directions along which the objective does not bend
     rising : number of directions along which it bends upwards (a saddle point, not a maximum)
+    held : (p, h), orthonormal directions that are held: inverse, null and rising are those of all others
     """
 
     matrix: np.ndarray
     inverse: np.ndarray
     null: np.ndarray
     rising: int
+    held: np.ndarray
 
     @property
     def regular(self) -> bool:
@@ -35,7 +37,7 @@ class Information:
     @property
     def useless(self) -> Information:
         """The same curvature where nothing follows from it: no direction is identified."""
-        return Information(self.matrix, np.zeros_like(self.matrix), np.eye(len(self.matrix)), 0)
+        return replace(self, inverse=np.zeros_like(self.matrix), null=np.eye(len(self.matrix)), rising=0)
 
     def gain(self, gradient: np.ndarray) -> float:
         """What a Newton step from here promises: (p,) derivatives of the objective, in its units.
@@ -45,29 +47,65 @@ class Information:
         return float("inf") if self.rising else 0.5 * float(gradient @ self.inverse @ gradient)
 
 
-def observed_information(hessian: np.ndarray) -> Information:
+def observed_information(hessian: np.ndarray, held: np.ndarray | None = None) -> Information:
     """Split the curvature into identified and unidentified directions.
 
     Parameters
     ----------
     hessian : (p, p) second derivatives of the objective (log-likelihood, or log-posterior under "map")
+    held : (h, p) functions of the parameters (their gradients) that are kept as they are: the information is restricted
+        to the directions that do not change them
     """
     matrix = -0.5 * (hessian + hessian.T)
-    if not np.all(np.isfinite(matrix)):  # nothing is known about any direction
-        return Information(matrix, matrix, matrix, 0).useless
-    size = np.sqrt(np.abs(np.diag(matrix)))
+    held = np.zeros((0, len(matrix))) if held is None else held
+    fixed, free = split(held)
+    inner = free.T @ matrix @ free
+    if not np.all(np.isfinite(inner)):  # nothing is known about any direction
+        return Information(matrix, np.zeros_like(matrix), free, 0, fixed)
+    size = np.sqrt(np.abs(np.diag(inner)))
     top = float(np.max(size, initial=0.0))
     size = np.where(size > 1e-12 * top, size, max(top, 1.0))
-    scaled = matrix / np.outer(size, size)
+    scaled = inner / np.outer(size, size)
     values, vectors = np.linalg.eigh(scaled)
     solid = values > NEGLIGIBLE
     inverse = (vectors[:, solid] / values[solid]) @ vectors[:, solid].T / np.outer(size, size)
     null = vectors[:, ~solid] / size[:, None]
     null, _ = np.linalg.qr(null) if null.size else (null, None)
-    return Information(matrix, inverse, null, int(np.sum(values < -NEGLIGIBLE)))
+    return Information(matrix, free @ inverse @ free.T, free @ null, int(np.sum(values < -NEGLIGIBLE)), fixed)
 
 
-def involved(information: Information, labels: Sequence[str]) -> list[str]:
-    """The parameters that take part in unidentified directions."""
-    weight = np.max(np.abs(information.null), axis=1, initial=0.0)
-    return [label for label, w in zip(labels, weight, strict=True) if w > 0.1]
+def split(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal bases of the span of the rows (h, p) and of its complement, in columns.
+
+    Coordinates that no row touches stay what they are in the complement, so that scales are not mixed.
+    """
+    p = held.shape[1]
+    touched = np.flatnonzero(np.any(held != 0, axis=0))
+    eye = np.eye(p)
+    if not len(touched):
+        return eye[:, :0], eye
+    rows = held[:, touched] / np.linalg.norm(held[:, touched], axis=1, keepdims=True)
+    _, size, vectors = np.linalg.svd(rows)
+    rank = int(np.sum(size > 1e-10))
+    spanned = eye[:, touched] @ vectors.T
+    alone = np.setdiff1d(np.arange(p), touched)
+    return spanned[:, :rank], np.concatenate([eye[:, alone], spanned[:, rank:]], axis=1)
+
+
+def sparse_directions(null: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Vectors with few entries that span the same directions, one a row.
+
+    Parameters
+    ----------
+    null : (p, k)
+    size : (p,) by how much the entries are multiplied before they are compared
+    """
+    from scipy.linalg import qr, solve_triangular
+
+    k = null.shape[1]
+    factors: Any = qr((null * size[:, None]).T, mode="economic", pivoting=True)
+    _, upper, order = factors
+    rows = np.empty((k, len(null)))
+    rows[:, order] = solve_triangular(upper[:, :k], upper)
+    rows = np.where(np.abs(rows) > 1e-4 * np.max(np.abs(rows), axis=1, keepdims=True), rows, 0.0) / size
+    return rows / np.max(np.abs(rows), axis=1, keepdims=True)

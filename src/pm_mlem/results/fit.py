@@ -13,16 +13,18 @@ import pymc as pm
 
 from pm_mlem.graph.labelled import independent_units
 from pm_mlem.graph.units import unit_groups
-from pm_mlem.inference.information import Information, involved, observed_information
+from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.labels import Labels
+from pm_mlem.results.diagnosis import Diagnosis, diagnose
+from pm_mlem.results.labels import Labels, entry_names
 from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pm_mlem.inference.hypotheses import HypothesisTest
     from pm_mlem.results.bootstrap import Bootstrap
 
 
@@ -204,12 +206,15 @@ class Fit:
 
     @property
     def n_params(self) -> int:
-        """Free parameters, counted in the unconstrained space (a simplex of K counts K - 1)."""
+        """Free parameters, counted in the unconstrained space (a simplex of K counts K - 1).
+
+        Parameters and entries that are held with ``fixed=`` do not count; parameters on the boundary do.
+        """
         return self._engine.objective.space.size
 
     @property
     def n_obs(self) -> float:
-        """Independent units of the data; the sum of their weights.
+        """Independent units of the data; the sum of their weights. This is the n of ``aicc`` and ``bic``.
 
         An observation is a unit; observations that share a latent are one together. A label that is known (an observed
         Categorical or Bernoulli variable) and the observations that depend on it are one unit, too, so that the number
@@ -229,12 +234,15 @@ class Fit:
 
     @property
     def aic(self) -> float:
-        """Akaike's criterion, ``2 p - 2 log L`` (Akaike 1974)."""
+        """Akaike's criterion, ``2 p - 2 log L`` (Akaike 1974), p = ``n_params``, log L = ``log_likelihood``."""
         return 2.0 * self.n_params - 2.0 * self.log_likelihood
 
     @property
     def aicc(self) -> float:
-        """AIC with the small-sample correction ``2 p (p + 1) / (n - p - 1)``; NaN where n <= p + 1."""
+        """AIC with the small-sample correction ``2 p (p + 1) / (n - p - 1)`` (Hurvich & Tsai 1989), n = ``n_obs``.
+
+        NaN where n <= p + 1.
+        """
         p, n = self.n_params, self.n_obs
         return self.aic + 2.0 * p * (p + 1) / (n - p - 1) if n > p + 1 else float("nan")
 
@@ -268,6 +276,29 @@ class Fit:
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
+    @cached_property
+    def _derivatives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient and Hessian of the objective at the estimates."""
+        objective = self._engine.objective
+        value, gradient, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
+        tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
+        if not abs(float(value) - self._optimum.value) <= tolerance:
+            raise RuntimeError(
+                f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
+                f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
+            )
+        return np.asarray(gradient), np.asarray(hessian)
+
+    @cached_property
+    def _diagnosis(self) -> Diagnosis:
+        """Which parameters have standard errors, and why not the others."""
+        objective = self._engine.objective
+
+        def derivatives(u):
+            return objective.derivatives(u, self._weights, objective.data)
+
+        return diagnose(objective, self._optimum.point, self._derivatives[1], derivatives)
+
     @property
     def _information(self) -> Information:
         return self._curvature[0]
@@ -277,16 +308,11 @@ class Fit:
         """The observed information, and why it says nothing about errors (then no direction of it is identified)."""
         from pm_mlem.results.notes import no_maximum
 
-        objective = self._engine.objective
-        value, gradient, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
-        tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
-        if not abs(float(value) - self._optimum.value) <= tolerance:
-            raise RuntimeError(
-                f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
-                f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
-            )
-        information = observed_information(np.asarray(hessian))
-        reason = no_maximum(self._engine, self._optimum, information, np.asarray(gradient))
+        information = self._diagnosis.information
+        assert information is not None
+        if self.status is Status.DEGENERATE:
+            return information.useless, "the objective has no maximum here"
+        reason = no_maximum(self._engine, self._optimum, information, self._derivatives[0])
         return (information.useless if reason else information), reason
 
     @cached_property
@@ -335,8 +361,10 @@ class Fit:
         Returns
         -------
         xarray.DataArray
-            Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where
-            :meth:`standard_errors` are. Entries that are held with ``fixed=`` are left out.
+            Dimensions ``parameter`` and ``parameter_bis``, labelled by entry (``mu[a]``); NaN where an entry
+            is not identified, on the boundary of its support or runs away to infinity. The others are then those of
+            the model in which these entries are known (probabilities at 0: their logarithms). Entries that are held
+            with ``fixed=`` are left out.
 
         Raises
         ------
@@ -372,10 +400,11 @@ class Fit:
         Returns
         -------
         xarray.Dataset
-            NaN where an entry is not identified by the data, or held with ``fixed=``, and everywhere if the method
-            does not end at a maximum: after ``EM(kind="hard")`` or ``EM(kind="stochastic")``, under a penalty, and with
-            a scale on its floor, unless the likelihood has its maximum there after all (less than 1e-4 above). See
-            :meth:`summary` for the reason. A Deterministic of nothing but held entries has 0.
+            NaN where an entry is not identified by the data, on the boundary of its support, or held with ``fixed=``,
+            and everywhere if the method does not end at a maximum: after ``EM(kind="hard")`` or
+            ``EM(kind="stochastic")``, under a penalty, and with a scale on its floor, unless the likelihood has its
+            maximum there after all (less than 1e-4 above). See :meth:`summary` for the reason. Where entries are on the
+            boundary or at infinity, the others take them as known. A Deterministic of nothing but held entries has 0.
         """
         from pm_mlem.results.uncertainty import standard_errors
 
@@ -568,15 +597,22 @@ class Fit:
 
     # --- tables --------------------------------------------------------------------------------------------
 
-    def summary(self, level: float = 0.95) -> pd.DataFrame:
+    def summary(self, level: float = 0.95, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
         """Estimates, standard errors and Wald intervals, one row an entry (named as ``az.summary`` does).
 
         Columns ``estimate``, ``se``, ``ci_lb``, ``ci_ub``, ``note``; the note says why a standard error is missing.
         Deterministics as large as the data are left out (they are in ``estimates``).
+
+        Parameters
+        ----------
+        level : float
+        kind : str or sequence of str
+            As for :meth:`covariance`. Several kinds stand side by side, ``se_observed``, ``se_sandwich``; intervals
+            and notes are those of the first.
         """
         from pm_mlem.results.summary import summary_table
 
-        return summary_table(self, level)
+        return summary_table(self, level, kind)
 
     def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
         space = self._engine.objective.space
@@ -588,10 +624,145 @@ class Fit:
             return ""
         if self._curvature[1]:
             return f"no standard error: {self._curvature[1]}"
-        others = involved(self._information, space.labels)
-        if self._information.rising:
-            return "the estimate is a saddle point, not a maximum"
-        return f"not identified: the likelihood is flat along a direction of {', '.join(others[:4])}"
+        entries = entry_names(self.estimates[name])
+        position = int(np.ravel_multi_index(index, self.estimates[name].shape)) if index else 0
+        return self._diagnosis.reason(name, entries[position], position)
+
+    # --- tests and influence --------------------------------------------------------------------------------
+
+    def wald_test(
+        self, hypotheses, kind: str = "observed", cluster=None, *, small_sample: bool = False
+    ) -> HypothesisTest:
+        """Test equations between the estimates by their covariance (Wald 1943).
+
+        Parameters
+        ----------
+        hypotheses : str, sequence of str, or dict
+            Equations in the names of :meth:`summary`, parameters and Deterministics: ``"mu[a] = mu[b]"``,
+            ``"beta = 0"`` (all entries), ``"2 * a - b = 1"``, ``"log(odds) = 0"``; several are tested jointly. A
+            dictionary ``{name: value}`` holds one equation for each name.
+        kind, cluster, small_sample : as for :meth:`covariance`
+
+        Returns
+        -------
+        HypothesisTest
+            ``h' (G V G')^-1 h`` for the differences h of the two sides and their derivatives G (delta method), by the
+            chi-square distribution with as many degrees of freedom as equations.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, estimates without standard errors, equations that depend on each other.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model(coords={"arm": ["a", "b"]}) as model:
+        ...     p = pm.Beta("p", 1, 1, dims="arm")
+        ...     healed = pm.Binomial("healed", 50, p, observed=[30, 20])
+        >>> mlem.fit(model, progressbar=False).wald_test("p[a] = p[b]")
+        Wald test of p[a] = p[b]: statistic 4.167, df 1, p-value 0.04123
+        """
+        from pm_mlem.results.testing import wald_test
+
+        return wald_test(self, hypotheses, kind, cluster, small_sample)
+
+    def score_test(self, release: str | Sequence[str] | None = None, *, kind: str = "observed") -> HypothesisTest:
+        """Test what ``fixed=`` holds, without fitting the larger model (Rao 1948).
+
+        Parameters
+        ----------
+        release : str or sequence of str, optional
+            Keys of ``fixed=`` that are tested; the others stay held. Default: all.
+        kind : {"observed", "opg"}
+            The information: minus the Hessian of the larger model at these estimates, or the outer product of its
+            scores.
+
+        Returns
+        -------
+        HypothesisTest
+            ``S' I^-1 S`` with the score S of the larger model at these estimates, by the chi-square distribution with
+            as many degrees of freedom as parameters are released.
+
+        Raises
+        ------
+        ValueError
+            Nothing is held, the held values are on the boundary of the parameter space, an information that is not
+            positive definite, estimator "map".
+
+        References
+        ----------
+        .. [1] Rao, C. R. *Large sample tests of statistical hypotheses concerning several parameters with applications
+           to problems of estimation*. Proc. Camb. Phil. Soc. 44 (1948). https://doi.org/10.1017/S0305004100023987
+        """
+        from pm_mlem.results.testing import score_test
+
+        return score_test(self, release, kind)
+
+    def information_matrix_test(self, elements: str = "all") -> HypothesisTest:
+        """A hint at misspecification: whether curvature and variability of the scores agree (White 1982).
+
+        Under a correct model the observed information and the outer product of the scores estimate the same matrix.
+        The statistic compares them, as ``n R^2`` of an auxiliary regression on scores and second derivatives by unit
+        [2]_ [3]_; it rejects too often in small samples.
+
+        Parameters
+        ----------
+        elements : {"all", "diagonal"}
+            What is compared. Elements that depend on others do not count.
+
+        Returns
+        -------
+        HypothesisTest
+            Its ``table`` has the standard errors by curvature, outer product and sandwich, and the ratios of the last
+            two to the first.
+
+        Raises
+        ------
+        ValueError
+            Too few independent units, estimator "map", a backend without second derivatives by unit.
+
+        References
+        ----------
+        .. [1] White, H. *Maximum likelihood estimation of misspecified models*. Econometrica 50 (1982).
+           https://doi.org/10.2307/1912526
+        .. [2] Chesher, A. *The information matrix test*. Economics Letters 13 (1983).
+        .. [3] Lancaster, T. *The covariance matrix of the information matrix test*. Econometrica 52 (1984).
+        """
+        from pm_mlem.results.testing import information_matrix_test
+
+        return information_matrix_test(self, elements)
+
+    def influence(self) -> xr.Dataset:
+        """By how much every independent unit moves the estimates (infinitesimal jackknife).
+
+        Returns
+        -------
+        xarray.Dataset
+            For each parameter, estimate minus the estimate without the unit, to first order: the score of the unit
+            times its weight and the inverse information. Dimensions are those of ``pointwise_log_likelihood`` followed
+            by those of the parameter. ``cooks_distance``: the squared length of the unit's movement of all parameters
+            in standard errors, divided by their number (Cook 1977; Pregibon 1981). Where there are several groups of
+            units, or dimensions that parameters share with them, all units are along ``unit``.
+
+        Raises
+        ------
+        ValueError
+            There is only one unit.
+
+        Notes
+        -----
+        Parameters without standard errors are NaN. The largest: ``influence()["cooks_distance"].to_series()
+        .nlargest(5)``.
+
+        References
+        ----------
+        .. [1] Pregibon, D. *Logistic regression diagnostics*. Annals of Statistics 9 (1981).
+           https://doi.org/10.1214/aos/1176345513
+        """
+        from pm_mlem.results.influence import influence
+
+        return influence(self)
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
@@ -618,12 +789,9 @@ class Fit:
         if not self._information.regular:
             from pm_mlem.errors import NotIdentifiedError
 
-            if self._curvature[1]:
-                raise NotIdentifiedError(f"The estimator has no normal approximation: {self._curvature[1]}.")
-            names = ", ".join(involved(self._information, self._engine.objective.space.labels)[:4])
-            raise NotIdentifiedError(
-                f"The estimator has no normal approximation: the likelihood is flat or rising along {names}."
-            )
+            sentences = [sentence for _, sentence in self._diagnosis.flat]
+            why = self._curvature[1] or "; ".join(sentences) or "the estimates are not a maximum"
+            raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
         rng = np.random.default_rng(random_seed)
         points = rng.multivariate_normal(self._optimum.point, self._information.inverse, size=draws)
         values = jax.vmap(self._engine.objective.space.constrain)(points)

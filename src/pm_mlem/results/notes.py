@@ -2,63 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from pm_mlem.inference.information import Information, involved
 from pm_mlem.objective.m_step import MStepPlan, on_floor
 from pm_mlem.objective.m_step.blocks import CholeskyBlock
 from pm_mlem.objective.m_step.restraint import ScaleBlock
 from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.em import VARIANTS
 from pm_mlem.optimize.problem import Optimum
+from pm_mlem.results.diagnosis import FAR, FLAT, Diagnosis, Names, listed
 from pm_mlem.results.labels import Labels, entry_names
 
 if TYPE_CHECKING:
+    from pm_mlem.inference.information import Information
     from pm_mlem.objective.engine import Engine
 
-BORDER = 1e-6
-"""Probabilities nearer than this to 0 or 1 are on the boundary."""
-FAR = 8.0
-"""Unconstrained distance from the initial point that a parameter has to be away to be called a runaway."""
-FLAT = 1e-2
-"""Log-likelihood that going as far again would cost; below this it is flat out there."""
 UPWARDS = 1e-3
 """Upward curvature (log-likelihood per unit squared) that is more than rounding."""
 RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further unit."""
+SMALL = 1e-8
+"""Of its initial value what is left of a scale that vanishes."""
 AS_GOOD = 1e-4
 """Log-likelihood left to gain at a point that is as good as a maximum: it is nearer than 0.015 standard errors."""
-AT_MOST = 4
-"""Entries that a sentence names."""
 
 
-def optimum_notes(objective: Objective, point: np.ndarray, information: Information | None) -> Iterator[str]:
-    """What a user should know about the estimates at a point.
-
-    Parameters
-    ----------
-    information : the curvature there, or None if the method did not look at it; then only probabilities at 0 or 1
-        are noticed
-    """
-    names = Names(objective)
-    border = border_entries(objective, point)
-    away: dict[int, str] = {}
-    if information is not None:
-        away = {j: names.of(j) for j in runaways(objective, point, information)}
-    seen = {entry.split("[")[0].split(" ")[0] for entry in border}
-    border |= {names.with_value(j, point): None for j in away if names.bounded(j) and names.variable(j) not in seen}
-    if border:
-        yield f"On the boundary of the support: {listed(border)}; standard errors there do not apply."
-    free = list(dict.fromkeys(e for j, e in away.items() if not names.bounded(j)))
-    if free:
+def optimum_notes(diagnosis: Diagnosis) -> Iterator[str]:
+    """What a user should know about the estimates at a point."""
+    if diagnosis.border:
         yield (
-            f"The likelihood rises to a limit as {listed(free)} {'runs' if len(free) == 1 else 'run'} away to infinity "
-            "(separated outcomes?): use a prior (estimator='map') or fewer predictors."
+            f"On the boundary of the support: {listed(diagnosis.border)}; standard errors there do not apply, the "
+            "others hold it where it is."
         )
+    if diagnosis.away:
+        runs = "runs" if len(diagnosis.away) == 1 else "run"
+        lost = f" This leaves {listed(diagnosis.lost)} undetermined." if diagnosis.lost else ""
+        yield (
+            f"The likelihood rises to a limit as {listed(diagnosis.away)} {runs} away to infinity (separated "
+            f"outcomes?): use a prior (estimator='map') or fewer predictors.{lost}"
+        )
+    information = diagnosis.information
     if information is None:
         return
     curvature = np.linalg.eigvalsh(information.matrix) if np.all(np.isfinite(information.matrix)) else np.zeros(0)
@@ -67,11 +54,11 @@ def optimum_notes(objective: Objective, point: np.ndarray, information: Informat
             f"The estimates are a saddle point, not a maximum: the objective bends upwards in {information.rising} "
             "direction(s). Start elsewhere (starts=...)."
         )
-    known = {name.split("[")[0].split(" ")[0] for name in [*border, *free]}
-    flat = [e for e in dict.fromkeys(involved(information, names.entries)) if e.split("[")[0] not in known]
-    count = information.null.shape[1]
-    if flat and count:
-        yield f"The data do not determine {listed(flat)}: the objective is flat in {count} direction(s)."
+    if diagnosis.flat:
+        entries = dict.fromkeys(entry for own, _ in diagnosis.flat for entry in own)
+        sentences = "; ".join(sentence for _, sentence in diagnosis.flat[:3])
+        more = f"; and {len(diagnosis.flat) - 3} more directions" if len(diagnosis.flat) > 3 else ""
+        yield f"The data do not determine {listed(entries)}: {sentences}{more}."
 
 
 def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> Iterator[str]:
@@ -141,81 +128,7 @@ def without_bound(objective: Objective, value: Callable[[np.ndarray], float], op
         other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
         change = value(other) - optimum.value
         if (change if optimum.converged else -change) >= RISES:
-            return f"the objective grows without bound with {names.with_value(int(j), point)}"
+            vanishes = names.scales[names.variable(int(j))] == "log" and moved[j] < np.log(SMALL)
+            perfect = " (a perfect fit?)" if vanishes and not objective.tables.structure.latents else ""
+            return f"the objective grows without bound with {names.with_value(int(j), point)}{perfect}"
     return ""
-
-
-class Names:
-    """Names of the entries of the unconstrained vector; the variable's where entries do not correspond."""
-
-    def __init__(self, objective: Objective):
-        space, structure = objective.space, objective.tables.structure
-        self.space = space
-        labels = Labels(structure.dims, structure.coords)
-        scales = {p.name: p.scale for p in structure.free}
-        self.entries: list[str] = []
-        self.transformed: list[bool] = []
-        for name in space.names:
-            size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
-            known = entry_names(labels.array(name, np.zeros(space.shapes[name])))
-            known = [entry for entry, free in zip(known, space.is_free(name).ravel(), strict=True) if free]
-            self.entries += known if len(known) == size else [name] * size
-            self.transformed += [bool(scales[name])] * size
-
-    def of(self, j: int) -> str:
-        return self.entries[j]
-
-    def bounded(self, j: int) -> bool:
-        return self.transformed[j]
-
-    def variable(self, j: int) -> str:
-        return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
-
-    def with_value(self, j: int, point: np.ndarray) -> str:
-        """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
-        name = self.variable(j)
-        free, where = self.space.is_free(name), self.space.slices[name]
-        if np.count_nonzero(free) != where.stop - where.start:
-            return self.of(j)
-        value = self.space.values(point)[name][free][j - where.start]
-        return f"{self.of(j)} = {value:.2g}"
-
-
-def border_entries(objective: Objective, point: np.ndarray) -> dict[str, None]:
-    """Probabilities at 0 or 1: entries of simplexes and of parameters on the log-odds scale (in order)."""
-    space, structure = objective.space, objective.tables.structure
-    labels = Labels(structure.dims, structure.coords)
-    scales = {p.name: p.scale for p in structure.free}
-    found: dict[str, None] = {}
-    for name, value in space.values(point).items():
-        if scales[name] not in ("simplex", "logodds"):
-            continue
-        entries = entry_names(labels.array(name, value))
-        for entry, p, free in zip(entries, np.ravel(value), space.is_free(name).ravel(), strict=True):
-            if free and (p < BORDER or p > 1.0 - BORDER):
-                found[f"{entry} = {p:.2g}"] = None
-    return found
-
-
-def runaways(objective: Objective, point: np.ndarray, information: Information) -> Iterator[int]:
-    """Unconstrained entries far from the initial point where going as far again would change nothing."""
-    moved = np.asarray(point) - objective.space.initial
-    far = np.flatnonzero(np.abs(moved) > FAR)
-    if not len(far) or not np.all(np.isfinite(information.matrix)):
-        return
-
-    def cost(which: Sequence[int]) -> float:
-        step = np.zeros_like(moved)
-        step[which] = moved[which]
-        return abs(0.5 * float(step @ information.matrix @ step))
-
-    if cost(far) < FLAT:
-        yield from map(int, far)
-    else:
-        yield from (int(j) for j in far if cost([j]) < FLAT)
-
-
-def listed(entries: Sequence[str] | dict[str, None]) -> str:
-    entries = list(entries)
-    more = f" and {len(entries) - AT_MOST} more" if len(entries) > AT_MOST else ""
-    return ", ".join(entries[:AT_MOST]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -24,22 +25,28 @@ def listed(fit: Fit) -> list[str]:
     return [str(n) for n, a in fit.estimates.data_vars.items() if n in parameters or a.size <= LARGE]
 
 
-def summary_table(fit: Fit, level: float) -> pd.DataFrame:
+def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
     import pandas as pd
 
-    intervals = fit.confidence_intervals(level)
-    errors = fit.standard_errors()
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    if not kinds:
+        raise ValueError("kind is an empty list; name at least one kind of covariance.")
+    by_replicates = kinds[0] == "bootstrap"
+    intervals = fit.confidence_intervals(level, "bootstrap" if by_replicates else "wald",
+                                         covariance="observed" if by_replicates else kinds[0])  # fmt: skip
+    errors = [fit.standard_errors(k) for k in kinds]
     rows, index = [], []
     for name in listed(fit):
         estimate = fit.estimates[name]
         index += entry_names(estimate)
         blank = np.full(estimate.shape, np.nan)
-        error = errors[name].values if name in errors else blank
+        own = [e[name].values if name in e else blank for e in errors]
         bounds = intervals[name].values if name in intervals else np.stack([blank, blank], axis=-1)
         for i in np.ndindex(*estimate.shape):
-            note = fit._note(name, i, float(error[i]))
-            rows.append((float(estimate.values[i]), float(error[i]), *map(float, bounds[i]), note))
-    return pd.DataFrame(rows, index=index, columns=["estimate", "se", "ci_lb", "ci_ub", "note"])
+            note = fit._note(name, i, float(own[0][i]))
+            rows.append((float(estimate.values[i]), *[float(e[i]) for e in own], *map(float, bounds[i]), note))
+    columns = ["se"] if isinstance(kind, str) else [f"se_{k}" for k in kinds]
+    return pd.DataFrame(rows, index=index, columns=["estimate", *columns, "ci_lb", "ci_ub", "note"])
 
 
 def header(fit: Fit) -> list[tuple[str, str]]:

@@ -43,12 +43,13 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         raise ValueError(f"cluster= and small_sample= belong to kind='sandwich', not to {kind!r}.")
     if kind == "observed" or fit._information.null.shape[1] == fit.n_params:  # no maximum: no kind says anything
         return observed(fit._information)
+    check_units(fit, kind)
     objective = fit._engine.objective
     if kind == "opg":
         prior = None
         if fit.estimator == "map":
             prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
-        return outer_product(fit._scores, fit._weights, prior)
+        return outer_product(fit._scores, fit._weights, prior, fit._information.held.T)
     clusters = None if cluster is None else clusters_of(fit, cluster)
     return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
 
@@ -74,6 +75,26 @@ def replicates(fit: Fit, bootstrap: Bootstrap | None, cluster=None, small_sample
 def check_no_bootstrap(bootstrap: Bootstrap | None, kind: str) -> None:
     if bootstrap is not None:
         raise ValueError(f"bootstrap= belongs to kind='bootstrap', not to {kind!r}.")
+
+
+def check_units(fit: Fit, kind: str) -> None:
+    """Refuse covariances of scores where there are too few units.
+
+    Raises
+    ------
+    ValueError
+    """
+    count = np.count_nonzero(fit._weights)
+    if count == 1:
+        raise ValueError(
+            f"kind={kind!r} needs several independent units; there is one (all observations share latents or a joint "
+            "distribution). Use kind='observed'."
+        )
+    if kind == "opg" and count < fit.n_params:
+        raise ValueError(
+            f"kind='opg' needs at least as many independent units as parameters; there are {count} units and "
+            f"{fit.n_params} parameters. Use kind='observed'."
+        )
 
 
 def clusters_of(fit: Fit, cluster, argument: str = "cluster") -> np.ndarray:
@@ -120,6 +141,9 @@ def covariance(
         free = {n: parameters.is_free(n) for n in parameters.names}
         stacked = np.concatenate([fit._jacobians[n][free[n]].reshape(-1, fit.n_params) for n in free])
         matrix = delta_covariance(stacked, of)
+        without = np.concatenate([np.isnan(errors_of(fit, n, of)[free[n]]) for n in free])
+        matrix[without, :] = np.nan
+        matrix[:, without] = np.nan
         labels = [e for n in free for e in np.array(entry_names(fit.estimates[n]))[free[n].ravel()].tolist()]
     return xr.DataArray(
         matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
@@ -133,7 +157,7 @@ def standard_errors(fit: Fit, kind: str, cluster, small_sample: bool, bootstrap:
     check_no_bootstrap(bootstrap, kind)
     of = spread(fit, kind, cluster, small_sample)
     held = fit._engine.objective.space.held
-    values = {n: delta_method(j, of) for n, j in fit._jacobians.items()}
+    values = {n: errors_of(fit, n, of) for n in fit._jacobians}
     values |= {n: np.where(np.isnan(held[n]), values[n], np.nan) for n in held}
     return fit._labels.dataset(fit._in_model_order(values), kind=kind)
 
@@ -194,11 +218,18 @@ def chosen(fit: Fit, names: Sequence[str]) -> list[str]:
     return names
 
 
+def errors_of(fit: Fit, name: str, of: Covariance) -> np.ndarray:
+    """Standard errors of the entries of a variable; NaN for those that have none, see :mod:`.diagnosis`."""
+    errors = delta_method(fit._jacobians[name], of)
+    reasons = fit._diagnosis.reasons.get(name)
+    return errors if reasons is None else np.where(np.reshape(np.array(reasons) != "", errors.shape), np.nan, errors)
+
+
 def wald_interval(fit: Fit, of: Covariance, name: str, level: float) -> np.ndarray:
     """Wald intervals of the entries of a variable, on a scale on which they are unbounded."""
     space = fit._engine.objective.space
     estimate, jacobian = fit._report[0][name], fit._jacobians[name]
-    error = delta_method(jacobian, of)
+    error = errors_of(fit, name, of)
     if name not in space.names:
         return wald(estimate, error, level)
     where, free = space.slices[name], space.is_free(name)
@@ -206,6 +237,7 @@ def wald_interval(fit: Fit, of: Covariance, name: str, level: float) -> np.ndarr
     bounds = np.full((*estimate.shape, 2), np.nan)
     if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
         u, u_error = fit._optimum.point, delta_method(np.eye(fit.n_params)[where], of)
+        u_error = np.where(np.isnan(error[free]), np.nan, u_error)
 
         def constrain(part):
             moved = u.copy()

@@ -1,0 +1,127 @@
+"""Hypotheses about estimates, written as equations between the names of their entries."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import operator
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pm_mlem.results.labels import entry_names
+
+Hypotheses = str | Mapping[str, float] | Sequence
+STEP = 1e-30
+"""Imaginary step: derivatives of analytic functions without rounding."""
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+             ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos}  # fmt: skip
+FUNCTIONS = {"log": np.log, "exp": np.exp, "sqrt": np.sqrt}
+
+
+def equations(hypotheses: Hypotheses) -> list[tuple[str, str]]:
+    """Left-hand and right-hand sides.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(hypotheses, Mapping):
+        return [(str(name), repr(np.asarray(value).tolist())) for name, value in hypotheses.items()]
+    if not isinstance(hypotheses, str):
+        return [side for h in hypotheses for side in equations(h)]
+    sides = hypotheses.split("=")
+    if len(sides) != 2 or not all(s.strip() for s in sides):
+        raise ValueError(f"'{hypotheses}' is not a hypothesis; write an equation such as 'mu[a] = mu[b]' or 'b = 0'.")
+    return [(sides[0].strip(), sides[1].strip())]
+
+
+class Expressions:
+    """Values and derivatives of the differences of equations.
+
+    Parameters
+    ----------
+    estimates : dataset of parameters and Deterministics
+    """
+
+    def __init__(self, estimates):
+        self.values = {str(n): np.asarray(a.values, dtype=complex) for n, a in estimates.data_vars.items()}
+        self.known: dict[str, tuple[str, int | None]] = {n: (n, None) for n in self.values}
+        for name, array in estimates.data_vars.items():
+            self.known |= {e: (str(name), i) for i, e in enumerate(entry_names(array)) if e != name}
+        names = sorted(self.known, key=len, reverse=True)
+        self.pattern = re.compile(r"(?<![\w.])(?:" + "|".join(map(re.escape, names)) + r")(?![\w\[])")
+
+    def parsed(self, text: str) -> tuple[ast.expr, list[str]]:
+        """The syntax tree and the names in the order of their stand-ins."""
+        found: list[str] = []
+
+        def stand_in(match: re.Match) -> str:
+            found.append(match.group())
+            return f"_name_{len(found) - 1}"
+
+        replaced = self.pattern.sub(stand_in, text)
+        try:
+            return ast.parse(replaced, mode="eval").body, found
+        except SyntaxError:
+            raise ValueError(self.unknown(text)) from None
+
+    def unknown(self, text: str) -> str:
+        close = difflib.get_close_matches(text, self.known, n=1)
+        guess = f" Did you mean '{close[0]}'?" if close else ""
+        listed = ", ".join(list(self.known)[:6]) + (", ..." if len(self.known) > 6 else "")
+        return f"'{text}' is not an expression in the names of the estimates.{guess} These are {listed}."
+
+    def evaluate(self, text: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        tree, found = self.parsed(text)
+
+        def walk(node: ast.expr):
+            match node:
+                case ast.Constant(value=int() | float()):
+                    return node.value
+                case ast.List(elts=items):
+                    return np.array([walk(item) for item in items])
+                case ast.Name(id=name) if name.startswith("_name_"):
+                    variable, position = self.known[found[int(name[6:])]]
+                    return values[variable] if position is None else values[variable].flat[position]
+                case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                    return OPERATORS[type(op)](walk(left), walk(right))
+                case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
+                    return OPERATORS[type(op)](walk(operand))
+                case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
+                    return FUNCTIONS[name](walk(argument))
+            raise ValueError(self.unknown(text))
+
+        return np.asarray(walk(tree))
+
+    def differences(self, sides: Sequence[tuple[str, str]], values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Left-hand minus right-hand sides, one entry after the other."""
+        parts = []
+        for left, right in sides:
+            try:
+                parts.append(np.ravel(self.evaluate(left, values) - self.evaluate(right, values)))
+            except ValueError as error:
+                if "broadcast" in str(error):
+                    raise ValueError(f"The two sides of '{left} = {right}' have different shapes.") from None
+                raise
+        return np.concatenate(parts).astype(complex)
+
+    def linearized(
+        self, sides: Sequence[tuple[str, str]], jacobians: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The differences (m,), and their derivatives (m, p) by the chain rule."""
+        value = self.differences(sides, self.values).real
+        used = {self.known[name][0] for side in sides for text in side for name in self.parsed(text)[1]}
+        if not used:
+            raise ValueError("The hypothesis contains no estimate.")
+        p = next(iter(jacobians.values())).shape[-1]
+        slopes = np.zeros((len(value), p))
+        for name in used & set(jacobians):
+            for i in np.ndindex(*self.values[name].shape):
+                moved = dict(self.values)
+                moved[name] = moved[name].copy()
+                moved[name][i] += 1j * STEP
+                column = self.differences(sides, moved).imag / STEP
+                slopes += column[:, None] * jacobians[name][i]
+        return value, slopes

@@ -1,0 +1,119 @@
+"""Choosing among models by an information criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pymc as pm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pm_mlem.results.fit import Fit
+
+CRITERIA = ("aic", "aicc", "bic", "icl")
+COLUMNS = ("n_params", "log_likelihood", *CRITERIA, "entropy", "converged", "status")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Selection:
+    """Fits of several models, and the one that a criterion prefers.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row a value of the grid: ``n_params``, ``log_likelihood``, ``aic``, ``aicc``, ``bic``, ``icl``, ``entropy``,
+        ``converged``, ``status``.
+    fits : dict
+        Value of the grid -> :class:`pm_mlem.Fit`.
+    criterion : {"aic", "aicc", "bic", "icl"}
+    best_value
+        The value of the grid with the smallest criterion among the fits that converged (among all, if none did).
+    """
+
+    table: pd.DataFrame
+    fits: Mapping[Any, Fit]
+    criterion: str
+    best_value: Any
+
+    @property
+    def best(self) -> Fit:
+        """The fit that the criterion prefers."""
+        return self.fits[self.best_value]
+
+    def __repr__(self) -> str:
+        table = self.table.to_string(float_format=lambda v: f"{v:.2f}")
+        return f"{self.criterion.upper()} prefers {self.best_value!r}\n\n{table}"
+
+    def _repr_html_(self) -> str:
+        table = self.table.to_html(float_format=lambda v: f"{v:.2f}")
+        return f"<p>{self.criterion.upper()} prefers {escape(repr(self.best_value))}</p>{table}"
+
+
+def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "bic", **fit_arguments: Any) -> Selection:
+    """Fit a model for every value of a grid and compare them by information criteria.
+
+    Parameters
+    ----------
+    build : callable
+        ``build(value)`` returns the ``pm.Model``; all of the same data.
+    grid : iterable
+        Numbers of components, say.
+    criterion : {"aic", "aicc", "bic", "icl"}
+        What :attr:`Selection.best` is chosen by. For numbers of components "bic" finds the number that describes the
+        density [1]_, "icl" that of well separated clusters [2]_.
+    **fit_arguments
+        For :func:`pm_mlem.fit`, the same for all.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    ValueError
+        An unknown criterion, an empty grid, values that occur twice; whatever :func:`pm_mlem.fit` raises.
+    TypeError
+        What ``build`` returns is no ``pm.Model``.
+
+    References
+    ----------
+    .. [1] Keribin, C. *Consistent estimation of the order of mixture models*. Sankhya A 62 (2000).
+    .. [2] Biernacki, C., Celeux, G. & Govaert, G. *Assessing a mixture model for clustering with the integrated
+       completed likelihood*. IEEE Trans. PAMI 22 (2000). https://doi.org/10.1109/34.865189
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm, pm_mlem as mlem
+    >>> x = np.linspace(-1, 1, 40)
+    >>> y = 1 + 2 * x + 0.1 * np.cos(40 * x)
+    >>> def polynomial(degree):
+    ...     with pm.Model() as model:
+    ...         beta = pm.Normal("beta", shape=degree + 1)
+    ...         pm.Normal("y", np.vander(x, degree + 1) @ beta, pm.HalfNormal("sigma"), observed=y)
+    ...     return model
+    >>> mlem.select(polynomial, [0, 1, 2], progressbar=False).best_value
+    1
+    """
+    import pandas as pd
+
+    from pm_mlem.fit import check_choice, fit
+
+    check_choice(criterion, CRITERIA, "criterion")
+    values = list(grid)
+    if not values or len(set(values)) < len(values):
+        raise ValueError("grid must hold at least one value, and none twice.")
+    fits = {}
+    for value in values:
+        model = build(value)
+        if not isinstance(model, pm.Model):
+            raise TypeError(f"build({value!r}) returned {type(model).__name__}; it must return the pm.Model.")
+        fits[value] = fit(model, **fit_arguments)
+    rows = [[*(getattr(f, c) for c in COLUMNS[:-1]), str(f.status)] for f in fits.values()]
+    table = pd.DataFrame(rows, index=pd.Index(values, name="value"), columns=list(COLUMNS))
+    candidates = [v for v in values if fits[v].converged] or values
+    best = min(candidates, key=lambda v: getattr(fits[v], criterion))
+    return Selection(table, fits, criterion, best)

@@ -1,0 +1,177 @@
+"""Why a standard error is missing: by name, in the note of the summary and in the message; all others stay."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import pytest
+
+import pm_mlem as mlem
+
+RNG = np.random.default_rng(5)
+
+
+def fit(model, **kw):
+    return mlem.fit(model, progressbar=False, random_seed=0, **kw)
+
+
+def test_a_weight_at_0():
+    """The others have the standard errors of the multinomial without that state."""
+    counts = np.array([6, 3, 0, 11])
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(4))
+        pm.Deterministic("odds", w[0] / w[1])
+        pm.Deterministic("log_last", pm.math.log(w[2]))
+        pm.Categorical("y", w, observed=np.repeat(np.arange(4), counts))
+    found = fit(model)
+    table, p = found.summary(), counts / 20
+    expected = np.sqrt(p * (1 - p) / 20)
+    np.testing.assert_allclose(table["se"].iloc[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-5)
+    assert table.loc["w[2]", ["se", "ci_lb", "ci_ub"]].isna().all()
+    assert table.loc["w[2]", "note"] == "on the boundary: a probability of 0"
+    assert table.loc["odds", "se"] == pytest.approx(2 * np.sqrt(1 / 6 + 1 / 3), rel=1e-5)
+    assert np.isnan(table.loc["log_last", "se"])
+    assert table.loc["log_last", "note"] == "depends on w[2] alone"
+    assert "On the boundary of the support: w[2] = " in found.message
+    covariance = found.covariance().values
+    assert np.isnan(covariance).sum() == 7
+    assert covariance[0, 1] == pytest.approx(-p[0] * p[1] / 20, rel=1e-5)
+    draws = found.to_datatree(draws=50, chains=1, random_seed=0)["posterior"]["w"]
+    np.testing.assert_allclose(draws.sum("w_dim_0"), 1.0)
+
+
+def test_probabilities_of_0_and_1_on_the_log_odds_scale():
+    with pm.Model(coords={"arm": ["x", "y", "z"]}) as model:
+        p = pm.Beta("p", 1, 1, dims="arm")
+        pm.Binomial("n", 10, p, observed=[10, 4, 0])
+    table = fit(model).summary()
+    assert table["note"].tolist() == ["on the boundary: a probability of 1", "", "on the boundary: a probability of 0"]
+    assert table.loc["p[y]", "se"] == pytest.approx(np.sqrt(0.24 / 10))
+    for kind in ("opg", "sandwich"):
+        errors = fit(model).standard_errors(kind)["p"].values
+        assert np.isnan(errors).tolist() == [True, False, True]
+
+
+def test_a_rare_event_is_not_on_the_boundary():
+    with pm.Model() as model:
+        pm.Binomial("n", 10**8, pm.Beta("p", 1, 1), observed=9)
+    found = fit(model)
+    assert "boundary" not in found.message
+    assert found.summary().loc["p", "se"] == pytest.approx(3e-8, rel=1e-4)
+
+
+def test_a_transition_that_never_occurs():
+    y = np.tile([0, 1, 2], 30)
+    with pm.Model() as model:
+        rows = pm.Dirichlet("P", np.ones(3), shape=(3, 3))
+        pm.Categorical("y", rows[y[:-1]], observed=np.where(RNG.random(89) < 0.3, y[:-1], y[1:]))
+    table = fit(model).summary()
+    assert table.loc["P[0, 2]", "note"] == "on the boundary: a probability of 0"
+    assert np.isfinite(table.loc[["P[0, 0]", "P[0, 1]", "P[1, 1]", "P[1, 2]"], "se"]).all()
+
+
+def test_a_variance_at_0():
+    """Groups without differences: the residual scale keeps the standard error of the model without groups."""
+    group = np.repeat(np.arange(5), 4)
+    y = RNG.normal(size=20)
+    y -= np.array([y[group == g].mean() for g in range(5)])[group]
+    same = (group[:, None] == group).astype(float)
+    with pm.Model() as model:
+        mu, s, tau = pm.Normal("mu"), pm.HalfNormal("s", 1), pm.HalfNormal("tau", 1)
+        pm.MvNormal("y", mu * np.ones(20), cov=s**2 * np.eye(20) + tau**2 * same, observed=y)
+    found = fit(model)
+    table, scale = found.summary(), np.sqrt(np.mean(y**2))
+    assert table.loc["tau", "note"] == "on the boundary: a value of 0"
+    assert table.loc["tau", ["se", "ci_lb", "ci_ub"]].isna().all()
+    assert table.loc["s", "se"] == pytest.approx(scale / np.sqrt(40), rel=1e-5)
+    assert table.loc["mu", "se"] == pytest.approx(scale / np.sqrt(20), rel=1e-5)
+    assert "On the boundary of the support: tau = " in found.message
+
+
+def test_separation_of_one_group():
+    """One group always fails: its contrast is at infinity, the intercept keeps its standard error."""
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 10, shape=2)
+        pm.Binomial("y", 10, logit_p=b[0] + b[1] * np.array([0.0, 1.0]), observed=[4, 0])
+    table = fit(model).summary()
+    assert table.loc["b[1]", "note"] == "runs away to infinity (separation)"
+    assert np.isnan(table.loc["b[1]", "se"])
+    assert table.loc["b[0]", "se"] == pytest.approx(1 / np.sqrt(2.4), rel=1e-5)
+
+
+def test_complete_separation_leaves_nothing():
+    x = np.array([-2.0, -1.0, 1.0, 2.0, 3.0])
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 10, shape=2)
+        pm.Bernoulli("y", logit_p=b[0] + b[1] * x, observed=(x > 0).astype(int))
+    found = fit(model)
+    table = found.summary()
+    assert table["se"].isna().all()
+    assert table.loc["b[0]", "note"] == "not identified, as b[1] is at infinity"
+    assert "This leaves b[0] undetermined." in found.message
+
+
+# --- flat directions --------------------------------------------------------------------------------------
+
+Y = RNG.normal(3.0, 1.0, 30)
+
+
+def notes_of(**parts):
+    """Notes of the mean of normal data."""
+    with pm.Model() as model:
+        pm.Normal("y", parts["mean"](), 1.0, observed=Y)
+    return fit(model)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sentence"),
+    [
+        (lambda: pm.Normal("a") - pm.Normal("b"), "only a - b is identified"),
+        (lambda: pm.Normal("a") + 0.25 * pm.Normal("b"), "only a + 0.25 b is identified"),
+        (lambda: pm.Normal("a") + 0.0 * pm.Normal("b"), "the data say nothing about b"),
+        (
+            lambda: pm.Normal("a", initval=2.0) * pm.Normal("b", initval=1.0),
+            "a and b are not separately identified (near the estimates the objective is flat along a - ",
+        ),
+    ],
+)
+def test_contrasts_by_name(mean, sentence):
+    found = notes_of(mean=mean)
+    assert sentence in found.message
+    assert sentence in found.summary().loc["b", "note"]
+
+
+def test_collinear_predictors():
+    x = RNG.normal(size=(30, 2))
+    x = np.column_stack([x, x @ [1.0, 2.0], RNG.normal(size=30)])
+    with pm.Model(coords={"term": ["age", "height", "both", "other"]}) as model:
+        pm.Normal("y", x @ pm.Normal("beta", dims="term"), 1.0, observed=Y)
+    table = fit(model).summary()
+    note = table.loc["beta[age]", "note"]
+    assert "beta[age], beta[height] and beta[both] are not separately identified" in note
+    assert "flat along beta[age] + 2 beta[height] - beta[both]: collinear predictors?" in note
+    assert table.loc["beta[other]", "note"] == ""
+    assert np.isfinite(table.loc["beta[other]", "se"])
+
+
+def test_equal_states_are_named():
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        mu = pm.Normal("mu", 0, 5, shape=2, initval=[-2.0, 2.0])
+        z = pm.Categorical("z", w, shape=60)
+        y = np.concatenate([RNG.normal(-3, 1, 30), RNG.normal(3, 1, 30)])
+        pm.Normal("y", pt.stack([mu[0], mu[1], mu[1]])[z], 1.0, observed=y)
+    table = fit(model).summary()
+    assert "w[1] and w[2] are not separately identified" in table.loc["w[1]", "note"]
+    assert np.isfinite(table.loc[["w[0]", "mu[0]", "mu[1]"], "se"]).all()
+
+
+def test_a_perfect_fit():
+    x = np.arange(6.0)
+    with pm.Model() as model:
+        b, s = pm.Normal("b", shape=2), pm.HalfNormal("s", 1)
+        pm.Normal("y", b[0] + b[1] * x, s, observed=1 + 2 * x)
+    found = fit(model)
+    assert "(a perfect fit?)" in found.message
+    table = found.summary()
+    assert table["se"].isna().all()
+    assert (table["note"] == "no standard error: the objective has no maximum here").all()

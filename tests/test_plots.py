@@ -90,3 +90,31 @@ def test_plot_latents_without_a_density(faithful_fit):
 def test_plot_latents_needs_a_latent(coin):
     with pytest.raises(ValueError, match="no discrete latent"):
         mlem.plot_latents(mlem.fit(coin, progressbar=False))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_plot_profile(faithful_fit, backend):
+    pc = mlem.plot_profile(faithful_fit, "mu", reference=60.0, points=5, backend=backend)
+    assert isinstance(pc, azp.PlotCollection)
+    for element in ("profile", "wald", "interval", "bound", "maximum", "reference"):
+        assert list(pc.viz[element].data_vars) == ["mu[short]", "mu[long]"]
+
+
+def test_the_profile_is_drawn_where_it_is(faithful_fit):
+    curve = faithful_fit.profile("mu[short]", points=7)
+    pc = mlem.plot_profile(faithful_fit, "mu[short]", points=7, backend="matplotlib", visuals={"wald": False})
+    assert "wald" not in pc.viz.children
+    line = pc.viz["profile"]["mu[short]"].item()
+    np.testing.assert_allclose(line.get_ydata(), curve["log_likelihood"])
+    ends = pc.viz["interval"]["mu[short]"].item()
+    np.testing.assert_allclose(ends.get_xdata(), curve["interval"])
+    np.testing.assert_allclose(ends.get_ydata(), faithful_fit.log_likelihood - 1.920729)
+
+
+def test_a_profile_without_an_end_is_drawn():
+    with pm.Model() as model:
+        pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.ones(10))
+    pc = mlem.plot_profile(mlem.fit(model, progressbar=False), "p", backend="matplotlib")
+    assert max(pc.viz["interval"]["p"].item().get_xdata()) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="the fit has no 'q'"):
+        mlem.plot_profile(mlem.fit(model, progressbar=False), "q")

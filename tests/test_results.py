@@ -172,7 +172,7 @@ def test_map_attributes(faithful_map):
 
 def test_what_is_missing_says_so(faithful_fit):
     with pytest.raises(NotImplementedError, match="not implemented"):
-        faithful_fit.confidence_intervals(kind="profile")
+        faithful_fit.confidence_intervals(kind="bootstrap")
 
 
 # --- log-likelihood by unit -------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ __all__ = [
     "plot_convergence",
     "plot_estimates",
     "plot_latents",
+    "plot_profile",
     "register_m_step",
     "select",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -47,6 +48,12 @@ class Objective:
     """Evaluation in chunks of rows, where the data are large"""
     penalty: Callable | None = None
     """theta list -> what is added to the log-likelihood to keep scales away from 0"""
+
+    def with_data(self, data: Sequence) -> Objective:
+        """The same functions, compiled ones included, beside other data of the same shapes."""
+        other = copy(self)
+        object.__setattr__(other, "data", tuple(data))
+        return other
 
     # --- pure functions ------------------------------------------------------------------------------------
 

@@ -93,8 +93,8 @@ def refitting(objective: Objective) -> Callable[..., Refit]:
         state = jax.lax.while_loop(going_on, iterate, state)
         converged = state.gain <= TOLERANCE
         point = start + transform @ jnp.where(converged, state.point + state.step, state.point)
-        log_likelihood = objective.log_likelihood(point, weights, data)
-        return Refit(point, log_likelihood, converged & jnp.isfinite(log_likelihood), state.count)
+        value = state.value + jnp.where(converged, state.gain, 0.0) - objective.additions(point, data)
+        return Refit(point, value, converged & jnp.isfinite(value), state.count)
 
     return jax.jit(run)
 

@@ -169,6 +169,55 @@ class Report:
         by_reverse = partial(jacobian_by_reverse, self.estimands)  # a posterior mean is a derivative itself
         return self.objective.jit_once(by_reverse) if self.objective.backend == "jax" else by_reverse
 
+    @cached_property
+    def entry_derivatives(self) -> Callable:
+        """``(name, u, position, data) -> (value, gradient, Hessian)`` of one entry of a parameter or of a Deterministic
+        that does not depend on a latent.
+        """
+
+        def evaluate(name, u, position, data):
+            return self.second_order(lambda v: jnp.ravel(self.plain(name, v, data))[position], u)
+
+        return jax.jit(evaluate, static_argnums=0)
+
+    @cached_property
+    def log_odds_derivatives(self) -> Callable:
+        """``(name, u, top, rest, data) -> (value, gradient, Hessian)`` of the logarithm of the sum of some entries of a
+        parameter over the sum of others, both picked by arrays of 0 and 1.
+        """
+
+        def evaluate(name, u, top, rest, data):
+            def log_odds(v):
+                value = self.plain(name, v, data)
+                return jnp.log(jnp.sum(top * value)) - jnp.log(jnp.sum(rest * value))
+
+            return self.second_order(log_odds, u)
+
+        return jax.jit(evaluate, static_argnums=0)
+
+    def plain(self, name: str, u, data) -> jax.Array:
+        """A parameter, or a Deterministic that does not depend on a latent."""
+        theta = self.objective.space.constrain(u)
+        if name in self.objective.space.names:
+            return theta[self.objective.space.names.index(name)]
+        position = [d.name for d in self.derived].index(name)
+        return jnp.broadcast_to(self._arrays(*theta, *data)[position], self.derived[position].lifted.shape)
+
+    @property
+    def of_latents(self) -> frozenset[str]:
+        """Deterministics that depend on a latent."""
+        return frozenset(d.name for d in self.derived if d.lifted.slots)
+
+    def second_order(self, function: Callable, u) -> tuple:
+        """Value, gradient and Hessian."""
+
+        def gradient(v):
+            value, slope = jax.value_and_grad(function)(v)
+            return slope, (value, slope)
+
+        curvature, (value, slope) = self.objective.slopes(gradient)(u)
+        return value, slope, curvature
+
 
 def jacobian_by_reverse(function: Callable, u, data) -> list:
     """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``; see :func:`somewhere`."""

@@ -256,6 +256,8 @@ def variable_value(rv: Variable, tables: ModelTables, point: Point) -> Any:
     structure = tables.structure
     if rv.name in point.values:
         return point.values[rv.name]
+    if rv.name in structure.inputs:
+        return structure.inputs[rv.name][1]
     lifted = structure.leaves[rv]
     if lifted.data is None:
         raise AssertionError(f"'{rv.name}' has no value")

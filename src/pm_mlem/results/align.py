@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from pm_mlem.graph.units import units_of_elements
 from pm_mlem.objective.objective import Objective
@@ -115,6 +114,8 @@ def align(fit: Fit, draws: Draws) -> Alignment:
 
 def assign(confusion: np.ndarray) -> tuple[np.ndarray, float]:
     """The best assignment of columns to rows and its margin over the second best."""
+    from scipy.optimize import linear_sum_assignment  # half a second to import, for models with latents only
+
     if not np.all(np.isfinite(confusion)):
         return np.arange(len(confusion)), np.nan
     rows, best = linear_sum_assignment(confusion, maximize=True)

@@ -110,7 +110,7 @@ class Bootstrap:
 
     @cached_property
     def aligned(self) -> xr.DataArray:
-        """Whether the order of a replicate's states is beyond doubt: all margins are at least 0.05."""
+        """Whether a replicate converged and the order of its states is beyond doubt (all margins at least 0.05)."""
         result = self._used.copy()
         for values in self._alignment.margins:
             result[self._used] &= ~(values < AMBIGUOUS)

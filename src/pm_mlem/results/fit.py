@@ -415,28 +415,118 @@ class Fit:
         level: float = 0.95,
         kind: str = "wald",
         *,
+        var_names: Sequence[str] | None = None,
+        bootstrap: Bootstrap | None = None,
         covariance: str = "observed",
         cluster=None,
         small_sample: bool = False,
-        bootstrap: Bootstrap | None = None,
     ) -> xr.Dataset:
         """Confidence intervals; dimension ``ci_bound`` (lower, upper).
 
         Parameters
         ----------
         level : float
-        kind : {"wald", "bootstrap"}
-            "wald": made on the unconstrained scale where a parameter's transform acts entry by entry, for the log-odds
-            of the entries of a simplex, and on the natural scale for all else; so bounds stay inside the support.
-            "bootstrap": quantiles of the replicates; for others see :meth:`Bootstrap.confidence_intervals`.
+        kind : {"wald", "profile", "bootstrap"}
+            "wald": estimate and standard errors, on the unconstrained scale where a parameter's transform acts entry by
+            entry, for the log-odds of the entries of a simplex, and on the natural scale for all else; so bounds stay
+            inside the support. "profile": all values that a likelihood-ratio test would not reject, where the
+            log-likelihood, maximised over everything else, is at most ``chi2(level, 1) / 2`` below its maximum [1]_
+            (the log-posterior under "map"). It need not be symmetric and does not depend on how the model is
+            parametrised. "bootstrap": quantiles of the replicates; for others see
+            :meth:`Bootstrap.confidence_intervals`.
+        var_names : sequence of str, optional
+            The variables that are wanted. Default: all; "profile" leaves Deterministics as large as the data out.
         covariance, cluster, small_sample
             The covariance that Wald intervals are made of, as in :meth:`covariance`.
         bootstrap : Bootstrap, optional
             As in :meth:`covariance`.
+
+        Returns
+        -------
+        xarray.Dataset
+            NaN for entries that are held, and by "profile" for Deterministics that depend on a latent. Where the
+            profile never falls far enough, the bound is the end of the support (0, 1, infinity). The attribute
+            ``notes`` says what was peculiar.
+
+        Raises
+        ------
+        ValueError
+            An unknown kind or variable, or a profile of a fit that is not at a maximum.
+
+        Warns
+        -----
+        LocalOptimaWarning
+            A profile leads to a point that is higher than the fit; the bound is NaN.
+
+        References
+        ----------
+        .. [1] Venzon, D. J. & Moolgavkar, S. H. *A method for computing profile-likelihood-based confidence intervals*.
+           Appl. Statist. 37 (1988). https://doi.org/10.2307/2347496
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.ones(10))
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> fit.confidence_intervals(kind="profile")["p"].values.round(3)
+        array([0.825, 1.   ])
         """
         from pm_mlem.results.uncertainty import confidence_intervals
 
-        return confidence_intervals(self, level, kind, covariance, cluster, small_sample, bootstrap)
+        return confidence_intervals(self, level, kind, covariance, cluster, small_sample, var_names, bootstrap)
+
+    def profile(self, var: str, level: float = 0.95, points: int | Sequence[float] = 41) -> xr.Dataset:
+        """The profile of the log-likelihood (of the log-posterior under "map").
+
+        For each value of one number the largest log-likelihood that the other parameters allow, continued from the
+        estimate: where there are several maxima over the others, the one that belongs to it.
+
+        Parameters
+        ----------
+        var : str
+            A parameter, a Deterministic that does not depend on a latent, or an entry, as in ``summary()``: "mu[a]".
+        level : float
+            The curve reaches a little beyond the interval of this level.
+        points : int or sequence of float
+            How many, the estimate among them, or the values themselves.
+
+        Returns
+        -------
+        xarray.Dataset
+            Along ``point``: ``value``; ``log_likelihood`` (or ``log_posterior``), NaN where the curve could not be
+            followed; ``zeta``, the signed root of the deviance, a straight line where Wald intervals are right [1]_;
+            ``wald``, the parabola that Wald intervals are made of, on their scale. Beside these ``interval``, with the
+            dimension ``ci_bound``, and ``estimate``. The attribute ``maximum`` is the top of the curve.
+
+        Raises
+        ------
+        ValueError
+            There is no such variable or entry, it is held, depends on a latent or on no parameter, or the fit is not at
+            a maximum.
+
+        Warns
+        -----
+        LocalOptimaWarning
+            The profile leads to a point that is higher than the fit.
+
+        References
+        ----------
+        .. [1] Bates, D. M. & Watts, D. G. *Nonlinear Regression Analysis and Its Applications*. Wiley (1988).
+           https://doi.org/10.1002/9780470316757
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=[1, 1, 1, 0])
+        >>> curve = mlem.fit(model, progressbar=False).profile("p", points=[0.5, 0.75])
+        >>> curve["log_likelihood"].values.round(4)
+        array([-2.7726, -2.2493])
+        """
+        from pm_mlem.results.profiles import profile_curves
+
+        return profile_curves(self, var, level, points)
 
     def bootstrap(
         self,

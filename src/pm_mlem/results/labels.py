@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,6 +59,14 @@ class Labels:
     ) -> xr.Dataset:
         arrays = {name: self.array(name, value, extra) for name, value in values.items()}
         return xr.Dataset(arrays, attrs=attrs)
+
+
+def unknown(name: str, known: Sequence[str], argument: str) -> str:
+    """A sentence about a name that there is not."""
+    close = difflib.get_close_matches(str(name), known, n=1)
+    guess = f" Did you mean '{close[0]}'?" if close else ""
+    listed = ", ".join(map(repr, known[:6])) + (", ..." if len(known) > 6 else "")
+    return f"{argument}: the fit has no '{name}'.{guess} It has {listed}."
 
 
 def entry_names(array: xr.DataArray) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from pm_mlem.inference.covariance import (
 )
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.weights import shape_of, unit_labels
-from pm_mlem.results.labels import entry_names
+from pm_mlem.results.labels import entry_names, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -168,22 +169,53 @@ def confidence_intervals(
     covariance: str,
     cluster,
     small_sample: bool,
+    var_names: Sequence[str] | None = None,
     bootstrap: Bootstrap | None = None,
 ) -> xr.Dataset:
     check_level(level)
+    names = None if var_names is None else chosen(fit, var_names)
     if kind == "bootstrap":
-        return replicates(fit, bootstrap, cluster, small_sample).confidence_intervals(level)
+        found = replicates(fit, bootstrap, cluster, small_sample).confidence_intervals(level)
+        return found if names is None else found[names]
     check_no_bootstrap(bootstrap, kind)
-    if kind == "profile":
-        raise NotImplementedError(f"Intervals of kind {kind!r} are not implemented; use 'wald'.")
-    if kind != "wald":
-        raise ValueError(f"kind={kind!r} must be 'wald' or 'bootstrap'.")
+    if kind not in ("wald", "profile"):
+        raise ValueError(f"kind={kind!r} is unknown; use 'wald', 'profile' or 'bootstrap'.")
     if covariance == "bootstrap":
         raise ValueError("covariance='bootstrap' makes no Wald intervals; use kind='bootstrap'.")
-    of = spread(fit, covariance, cluster, small_sample)
-    values = {name: wald_interval(fit, of, name, level) for name in fit._engine.report.names}
     extra = {"ci_bound": ["lower", "upper"]}
-    return fit._labels.dataset(fit._in_model_order(values), extra, level=level, kind=kind, covariance=covariance)
+    if kind == "wald":
+        of = spread(fit, covariance, cluster, small_sample)
+        reported = fit._engine.report.names
+        values = {
+            n: wald_interval(fit, of, n, level) if n in reported else np.full((*fit.estimates[n].shape, 2), np.nan)
+            for n in names or reported
+        }
+        return fit._labels.dataset(fit._in_model_order(values), extra, level=level, kind=kind, covariance=covariance)
+    if covariance != "observed" or cluster is not None or small_sample:
+        raise ValueError("covariance=, cluster= and small_sample= belong to kind='wald', not to 'profile'.")
+    from pm_mlem.results.profiles import objective_name, profile_intervals, remarks
+    from pm_mlem.results.summary import listed
+
+    names = [n for n in listed(fit) if n in fit._engine.report.names] if names is None else names
+    values, notes = profile_intervals(fit, level, names)
+    attributes = {"level": level, "kind": kind, "objective": objective_name(fit), **remarks(notes)}
+    return fit._labels.dataset(fit._in_model_order(values), extra, **attributes)
+
+
+def chosen(fit: Fit, names: Sequence[str]) -> list[str]:
+    """The variables that were asked for.
+
+    Raises
+    ------
+    ValueError
+        One of them is none of the fit's.
+    """
+    known = [str(n) for n in fit.estimates.data_vars]
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown(name, known, "var_names"))
+    return names
 
 
 def errors_of(fit: Fit, name: str, of: Covariance) -> np.ndarray:

@@ -231,7 +231,7 @@ class Matcher:
         if not symmetries:
             return []
         objective = self.objective
-        weights = np.append(self.fit._weights, 0.0)[units_of_elements(self.tables)]
+        weights = np.append(self.fit._weights, 0.0)[units_of_elements(self.tables, np.arange(objective.n_units))]
         reference, _ = self.at(objective.space.values(self.fit._optimum.point))
         weighted = {
             v: r * weights[self.tables.structure.vectors[v].elements]

@@ -13,7 +13,7 @@ import xarray as xr
 
 from pm_mlem.errors import NotIdentifiedError
 from pm_mlem.graph.units import unit_groups
-from pm_mlem.inference.covariance import Covariance, unidentified
+from pm_mlem.inference.covariance import Covariance, observed, unidentified
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.resampling import (
     INTERVALS,
@@ -234,14 +234,14 @@ class Bootstrap:
 
     @property
     def _identified(self) -> Covariance:
-        return Covariance(self.fit._information.inverse, self.fit._information.null)
+        return observed(self.fit._information)
 
     def _blank(self, name: str) -> np.ndarray:
         """Entries of a variable that are held or not identified."""
         fit, space = self.fit, self.fit._engine.objective.space
         shape = np.shape(fit._report[0][name])
         held = ~space.is_free(name) if name in space.held else np.zeros(shape, dtype=bool)
-        if fit._information.null.shape[1] == 0:
+        if fit._information.null.shape[1] == 0 and not fit._information.held.shape[1]:
             return held
         jacobian = fit._jacobians[name]
         return held | unidentified(jacobian.reshape(-1, jacobian.shape[-1]), self._identified).reshape(shape)

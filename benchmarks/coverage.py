@@ -194,11 +194,8 @@ class Refits:
         self.start = self.objective.space.unconstrain(truth)
 
     def __call__(self, drawn):
-        data = list(self.objective.data)
-        for i, (name, (symbol, _)) in enumerate(self.objective.tables.structure.inputs.items()):
-            data[i] = np.asarray(drawn[name]).astype(symbol.type.dtype)
         engine = copy(self.fit._engine)
-        object.__setattr__(engine, "objective", self.objective.with_data(data))
+        object.__setattr__(engine, "objective", self.objective.with_data(self.objective.data_with(drawn)))
         optimum = run(mlem.Newton(), problem_of(engine, self.fit._weights), self.start)
         return dataclasses.replace(self.fit, _engine=engine, _optimum=optimum)
 

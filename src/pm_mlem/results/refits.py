@@ -118,13 +118,9 @@ def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
     """
     draw = simulator(fit)
     objective = replaceable(fit)
-    refit, inputs = Refitter(fit, objective), objective.tables.structure.inputs
+    refit = Refitter(fit, objective)
     for rng in rngs:
-        drawn = draw(rng)
-        data = list(objective.data)
-        for i, (name, (symbol, _)) in enumerate(inputs.items()):  # the first of the data
-            data[i] = np.asarray(drawn[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
-        yield refit(fit._weights, tuple(data))
+        yield refit(fit._weights, objective.data_with(draw(rng)))
 
 
 def replaceable(fit: Fit) -> Objective:

@@ -301,7 +301,7 @@ def runaways(objective: Objective, point: np.ndarray, matrix: np.ndarray) -> Ite
 
 
 def runaway_directions(
-    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray
+    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float = FAR
 ) -> np.ndarray:
     """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
 
@@ -311,9 +311,10 @@ def runaway_directions(
     matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
         which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
     candidates : (p,) which coordinates may run away
+    distance : how far is far
     """
     nothing = np.zeros((len(moved), 0))
-    far = np.flatnonzero(candidates & (np.abs(moved) > FAR))
+    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
     if not len(far) or not np.all(np.isfinite(matrix)):
         return nothing
     by = moved[far]
@@ -326,7 +327,7 @@ def runaway_directions(
     basis, size, _ = np.linalg.svd(flat, full_matrices=False)
     basis = basis[:, size > 0]
     basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
-    if np.linalg.norm(by @ basis) <= FAR:
+    if np.linalg.norm(by @ basis) <= distance:
         return nothing
     return np.eye(len(moved))[:, far] @ basis
 

@@ -145,10 +145,15 @@ def unidentified(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     length = np.linalg.norm(jacobian, axis=1)
     length = np.where(length > 0, length, 1.0)
     flat = np.linalg.norm(jacobian @ covariance.null, axis=1) > 1e-6 * length
-    touched = np.any(covariance.away != 0, axis=1)
-    least = np.maximum(AT_INFINITY * np.linalg.norm(jacobian[:, touched], axis=1), 1e-10 * length)
-    flat |= np.linalg.norm(jacobian @ covariance.away, axis=1) > least
+    flat |= changing(jacobian, covariance.away)
     if not covariance.held.shape[1]:
         return flat
     rest = np.linalg.norm(jacobian - jacobian @ covariance.held @ covariance.held.T, axis=1)
     return flat | ((rest <= 1e-6 * length) & np.any(jacobian != 0, axis=1))
+
+
+def changing(jacobian: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Which rows of a Jacobian (m, p) change in directions (p, r) in which the estimates run away."""
+    own = np.linalg.norm(jacobian[:, np.any(away != 0, axis=1)], axis=1)
+    least = np.maximum(AT_INFINITY * own, 1e-10 * np.linalg.norm(jacobian, axis=1))
+    return np.linalg.norm(jacobian @ away, axis=1) > least

@@ -15,6 +15,7 @@ from pm_mlem.objective.objective import Objective
 from pm_mlem.objective.refit import refitting, whitening
 from pm_mlem.optimize import EM, LBFGS, EMMaps, Newton, Problem
 from pm_mlem.optimize.loop import run
+from pm_mlem.results.diagnosis import Names, runaway_directions
 from pm_mlem.results.simulate import simulator
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ COMPILED = 200
 HESSIANS = 300
 """Parameters up to which the ordinary optimizer forms Hessians."""
 EM_ITERATIONS = 100
+OUTLYING = 4.0
+"""Standard errors from the fit beyond which an estimate is asked whether it is on its way to infinity."""
 
 Data = Sequence[Any]
 
@@ -65,13 +68,34 @@ class Refitter:
             found = Replicate(np.asarray(point), float(value), bool(converged))
         if found is None or not found.converged:
             found = self.ordinary(weights, data)
-        return found._replace(converged=False) if found.converged and self.collapsed(found.point, weights) else found
+        none = found.converged and (self.collapsed(found.point, weights) or self.away(found.point, weights, data))
+        return found._replace(converged=False) if none else found
 
     def collapsed(self, point: np.ndarray, weights: np.ndarray) -> bool:
         """Whether a state of a latent has run into a singularity of the likelihood."""
         if not self.own or not self.objective.tables.structure.latents:
             return False
         return bool(Guard(self.fit._engine.inspector, weights).collapse(point))
+
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """Standard errors of the fit's unconstrained parameters; 0 for those that cannot run away in a replicate."""
+        names = Names(self.objective)
+        unbounded = np.array([not names.bounded(j) for j in range(self.objective.space.size)])
+        return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.fit._information.inverse), 0.0)), 0.0)
+
+    def away(self, point: np.ndarray, weights: np.ndarray, data: Data) -> bool:
+        """Whether coefficients are on their way to infinity: the replicate's outcomes are separated, the fit's are not.
+
+        Only points far from the fit are looked at, up to ``HESSIANS`` parameters.
+        """
+        moved, known = point - self.start, self.errors > 0
+        if len(point) > HESSIANS or not np.any(np.abs(moved[known]) > OUTLYING * self.errors[known]):
+            return False
+        size = np.where(known, self.errors, 1.0)
+        after = -np.asarray(self.objective.derivatives(point, weights, data)[2])
+        after, before = (m * np.outer(size, size) for m in (after, self.fit._information.matrix))
+        return runaway_directions(moved / size, after, before, known, OUTLYING).shape[1] > 0
 
     def ordinary(self, weights: np.ndarray, data: Data) -> Replicate:
         problem, point = self.problem(weights, data), self.start

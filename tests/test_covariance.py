@@ -180,3 +180,31 @@ def test_small_samples_need_more_units_than_parameters():
         pm.Normal("y", pm.Normal("a"), pm.HalfNormal("s"), observed=[1.0, 2.5])
     with pytest.raises(ValueError, match="small_sample=True needs more units than parameters"):
         fit(model).covariance("sandwich", small_sample=True)
+
+
+def test_scores_of_as_many_units_as_parameters_add_up_to_zero():
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("sigma"), observed=[1.0, 2.0])
+    with pytest.raises(ValueError, match="kind='opg' needs more independent units than parameters; there are 2 units"):
+        fit(model).standard_errors("opg")
+
+
+def test_a_fit_that_has_not_converged():
+    with pm.Model() as model:
+        pm.Poisson("y", pm.math.exp(pm.Normal("a") + pm.Normal("b") * np.arange(9.0)), observed=np.arange(9) ** 2)
+    found = fit(model, method=mlem.LBFGS(max_iterations=2))
+    assert not found.converged
+    table = found.summary()
+    assert table["se"].isna().all()
+    assert table["note"].unique().tolist() == ["no standard error: the fit has not converged (iteration limit)"]
+    with pytest.raises(mlem.NotIdentifiedError, match="the fit has not converged"):
+        found._sample(5, 1)
+
+
+def test_a_limit_that_was_reached_at_the_maximum():
+    with pm.Model() as model:
+        pm.Poisson("y", pm.Exponential("rate", 1), observed=[3, 4, 6])
+    optimum = fit(model)
+    start = [{"rate": optimum.estimates["rate"].item() * (1 + 1e-4)}]
+    found = fit(model, method=mlem.LBFGS(max_iterations=1, tolerance=1e-30), starts=start)
+    assert found.standard_errors()["rate"].item() == pytest.approx(np.sqrt(13) / 3, rel=1e-3)

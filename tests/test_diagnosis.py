@@ -175,3 +175,31 @@ def test_a_perfect_fit():
     table = found.summary()
     assert table["se"].isna().all()
     assert (table["note"] == "no standard error: the objective has no maximum here").all()
+
+
+def test_message_and_summary_agree_where_equal_states_are_held():
+    y = np.random.default_rng(0).normal(size=40)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=2)
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=40)
+        pm.Normal("y", mu[z], pm.HalfNormal("s"), observed=y)
+    found = fit(model, fixed={"mu": np.zeros(2)})
+    notes = found.summary()["note"]
+    assert np.isnan(found.standard_errors()["w"]).all()
+    assert "saddle" not in found.message + "".join(notes)
+    assert "not identified" in notes["w[0]"] and "do not determine w[0]" in found.message
+
+
+def test_deterministics_that_are_left_out_are_named():
+    y = np.random.default_rng(0).normal(size=40)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=2, initval=[-1, 1])
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=40)
+        pm.Deterministic("average", mu[z].mean())
+        pm.Normal("y", mu[z], 1.0, observed=y)
+    found = fit(model)
+    assert found.estimates.attrs["left_out"].startswith("average: ")
+    with pytest.raises(ValueError, match="The Deterministic 'average' is left out: "):
+        found.profile("average")
+    with pytest.raises(ValueError, match="The Deterministic 'average' is left out: "):
+        found.confidence_intervals(var_names=["average"])

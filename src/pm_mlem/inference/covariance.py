@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +117,7 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
         Shape (...); NaN where the function changes along a direction that is not identified, or along no other
         direction than those that are held.
     """
-    flat = jacobian.reshape(-1, jacobian.shape[-1])
+    flat = jacobian.reshape(math.prod(jacobian.shape[:-1]), jacobian.shape[-1])
     variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
     errors = np.sqrt(np.maximum(variance, 0.0))
     return np.where(unidentified(flat, covariance), np.nan, errors).reshape(jacobian.shape[:-1])

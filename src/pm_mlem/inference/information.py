@@ -35,6 +35,13 @@ class Information:
         return self.null.shape[1] == 0 and self.rising == 0
 
     @property
+    def steepest(self) -> float:
+        """The smallest curvature in directions that are not held; negative where the objective bends upwards."""
+        _, free = split(self.held.T)
+        inner = free.T @ self.matrix @ free
+        return float(np.min(np.linalg.eigvalsh(inner), initial=0.0)) if np.all(np.isfinite(inner)) else 0.0
+
+    @property
     def useless(self) -> Information:
         """The same curvature where nothing follows from it: no direction is identified."""
         return replace(self, inverse=np.zeros_like(self.matrix), null=np.eye(len(self.matrix)), rising=0)

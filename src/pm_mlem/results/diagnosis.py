@@ -29,6 +29,8 @@ FLAT = 1e-2
 """Log-likelihood that going as far again would cost; below this it is flat out there."""
 DRAINED = 1e-6
 """Of its curvature at the initial point what a parameter has left where others that run away leave it undetermined."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -56,11 +58,16 @@ class Diagnosis:
     lost: tuple[str, ...]
     flat: tuple[tuple[tuple[str, ...], str], ...]
 
+    @property
+    def saddle(self) -> bool:
+        """Whether the objective bends upwards by more than rounding."""
+        return self.information is not None and self.information.steepest < -UPWARDS
+
     def reason(self, name: str, entry: str, position: int) -> str:
         """Why an entry of a parameter or Deterministic has no standard error."""
         if name in self.reasons and self.reasons[name][position]:
             return self.reasons[name][position]
-        if self.information is not None and self.information.rising:
+        if self.saddle:
             return "the estimate is a saddle point, not a maximum"
         own = [sentence for entries, sentence in self.flat if entry in entries]
         sentences = own or [sentence for _, sentence in self.flat]
@@ -216,7 +223,7 @@ def border_masks(objective: Objective, point: np.ndarray, matrix: np.ndarray | N
     scales = {p.name: p.scale for p in objective.tables.structure.free}
     found = {}
     for name, value in space.values(point).items():
-        if scales[name] not in ("simplex", "logodds"):
+        if scales[name] not in ("simplex", "logodds") or 0 in space.unconstrained_shapes[name]:
             continue
         mask = np.array(space.is_free(name) & ((value < BORDER) | (value > 1.0 - BORDER)))
         if matrix is not None:
@@ -302,7 +309,7 @@ def flat_directions(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sentences about what is not identified, one for each flat direction, with as few parameters as possible."""
     flat = information.null.shape[1]
-    if not flat or information.rising or not np.all(np.isfinite(information.matrix)):
+    if not flat or information.steepest < -UPWARDS or not np.all(np.isfinite(information.matrix)):
         return
     size = np.sqrt(np.abs(np.diag(information.matrix)))
     size = np.where(size > 1e-8 * np.max(size, initial=0.0), size, 1.0)

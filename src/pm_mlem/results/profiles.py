@@ -15,7 +15,7 @@ from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.guards import Guard
-from pm_mlem.results.labels import entry_names, unknown
+from pm_mlem.results.labels import entry_names, left_out, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -293,7 +293,7 @@ def find(fit: Fit, var: str) -> tuple[str, tuple[int, ...] | None]:
     entries = [] if owner is None else entry_names(fit.estimates[owner])
     if var in entries:
         return str(owner), tuple(map(int, np.unravel_index(entries.index(var), fit.estimates[owner].shape)))
-    raise ValueError(unknown(var, entries or known, "var"))
+    raise ValueError(unknown(var, entries or known, "var") + left_out(fit, var))
 
 
 def profile_intervals(fit: Fit, level: float, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

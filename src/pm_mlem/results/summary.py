@@ -31,6 +31,8 @@ def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed"
     kinds = [kind] if isinstance(kind, str) else list(kind)
     if not kinds:
         raise ValueError("kind is an empty list; name at least one kind of covariance.")
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"kind={kinds} names a kind twice.")
     by_replicates = kinds[0] == "bootstrap"
     intervals = fit.confidence_intervals(level, "bootstrap" if by_replicates else "wald",
                                          covariance="observed" if by_replicates else kinds[0])  # fmt: skip

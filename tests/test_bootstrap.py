@@ -511,5 +511,19 @@ def test_a_penalized_fit_is_replicated():
 def test_no_maximum_no_bootstrap():
     with pm.Model() as model:
         pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("sigma"), observed=np.ones(5))
+    found = fit(model)
     with pytest.raises(ValueError, match="the objective has no maximum here"):
-        run(fit(model), 5)
+        run(found, 5)
+    with pytest.raises(ValueError, match="The fit has no profile: the objective has no maximum here"):
+        found.confidence_intervals(kind="profile")
+
+
+def test_replicates_that_are_separated_are_left_out():
+    x = np.linspace(-2, 2, 14)
+    with pm.Model() as model:
+        a, b = pm.Normal("a"), pm.Normal("b")
+        pm.Bernoulli("y", logit_p=a + b * x, observed=[0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1])
+    for kind in ("case", "parametric"):
+        result = run(fit(model), 100, kind=kind)
+        assert 5 < int((~result.converged).sum()) < 60 and "did not converge and are left out" in result.message
+        assert float(np.abs(result.estimates["b"]).max()) < 40

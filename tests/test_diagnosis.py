@@ -30,7 +30,7 @@ def test_a_weight_at_0():
     assert table.loc["w[2]", "note"] == "on the boundary: a probability of 0"
     assert table.loc["odds", "se"] == pytest.approx(2 * np.sqrt(1 / 6 + 1 / 3), rel=1e-5)
     assert np.isnan(table.loc["log_last", "se"])
-    assert table.loc["log_last", "note"] == "depends on w[2] alone"
+    assert table.loc["log_last", "note"] == "depends on w[2], which has no standard error"
     assert "On the boundary of the support: w[2] = " in found.message
     covariance = found.covariance().values
     assert np.isnan(covariance).sum() == 7
@@ -203,3 +203,34 @@ def test_deterministics_that_are_left_out_are_named():
         found.profile("average")
     with pytest.raises(ValueError, match="The Deterministic 'average' is left out: "):
         found.confidence_intervals(var_names=["average"])
+
+
+def test_deterministics_of_a_variance_at_0():
+    group = np.repeat(np.arange(6), 4)
+    y = np.random.default_rng(2).normal(size=24)
+    y -= np.array([y[group == k].mean() for k in range(6)])[group]
+    with pm.Model() as model:
+        mu, sigma, tau = pm.Normal("mu"), pm.HalfNormal("sigma"), pm.HalfNormal("tau")
+        pm.Deterministic("icc", tau**2 / (tau**2 + sigma**2))
+        pm.Deterministic("total", tau**2 + sigma**2)
+        cov = sigma**2 * np.eye(4) + tau**2 * np.ones((4, 4))
+        pm.MvNormal("y", mu * np.ones(4), cov=cov, observed=y.reshape(6, 4))
+    found = fit(model)
+    errors, notes = found.standard_errors(), found.summary()["note"]
+    assert np.isnan(errors["icc"]) and notes["icc"] == "depends on tau, which has no standard error"
+    sigma = found.estimates["sigma"].item()
+    assert errors["total"].item() == pytest.approx(2 * sigma * errors["sigma"].item())
+    with pytest.raises(ValueError, match="there are estimates without standard errors in it"):
+        found.wald_test("tau / sigma = 1")
+
+
+def test_what_a_runaway_has_a_part_in():
+    x = np.array([0.0, 0, 0, 0, 1, 1, 1])
+    with pm.Model() as model:
+        a, b = pm.Normal("a"), pm.Normal("b")
+        pm.Deterministic("eta", a + b * x)
+        pm.Bernoulli("y", logit_p=a + b * x, observed=[0, 1, 0, 0, 1, 1, 1])
+    found = fit(model)
+    np.testing.assert_array_equal(np.isnan(found.standard_errors()["eta"]), x == 1)
+    with pytest.raises(ValueError, match="there are estimates without standard errors in it"):
+        found.wald_test("a + b = 0")

@@ -421,3 +421,21 @@ def test_selections_say_where_they_fail():
             mlem.select(*wrong)
     with pytest.raises(TypeError, match="keys of a dictionary"):
         mlem.select(build, [{"k": 1}])
+
+
+def test_things_that_are_no_hypotheses_or_fits(logit, logit_model):
+    with pytest.raises(TypeError, match="A hypothesis is an equation like 'b = 0'"):
+        logit.wald_test(3)
+    with pytest.raises(TypeError, match="takes two fits, not Model"):
+        mlem.likelihood_ratio_test(logit_model, logit)
+
+
+def test_a_hypothesis_far_from_the_data():
+    x = np.linspace(-1, 1, 30)
+    y = 5 * x + 0.1 * RNG.normal(size=30)
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("b") * x, pm.HalfNormal("s"), observed=y)
+    null = fit(model, fixed={"b": 0.0})
+    with pytest.raises(ValueError, match="far from the data \\(then kind='opg'"):
+        null.score_test()
+    assert null.score_test(kind="opg").p_value < 1e-3

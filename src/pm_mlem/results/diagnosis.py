@@ -31,6 +31,8 @@ DRAINED = 1e-6
 """Of its curvature at the initial point what a parameter has left where others that run away leave it undetermined."""
 UPWARDS = 1e-3
 """Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+LEANS = 1e-3
+"""Of all its slopes that by a held entry from which on a function depends on it."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -49,6 +51,7 @@ class Diagnosis:
     away : entries that run away to infinity
     lost : entries that these leave undetermined
     flat : for every flat direction the entries that it concerns, and a sentence
+    steps : (held entries, p), unconstrained steps that move one held entry each
     """
 
     information: Information | None
@@ -57,6 +60,12 @@ class Diagnosis:
     away: tuple[str, ...]
     lost: tuple[str, ...]
     flat: tuple[tuple[tuple[str, ...], str], ...]
+    steps: np.ndarray
+
+    def leans(self, jacobian: np.ndarray) -> np.ndarray:
+        """Which functions (..., p) would change with an entry that is on the boundary or at infinity."""
+        size = np.linalg.norm(jacobian, axis=-1)
+        return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
 
     @property
     def saddle(self) -> bool:
@@ -74,7 +83,8 @@ class Diagnosis:
         if sentences:
             return f"not identified: {'; '.join(sentences[:2])}"
         held = [e.split(" = ")[0] for e in self.border] + list(self.away)
-        return f"depends on {listed(held)} alone" if held else "not identified"
+        have = "has" if len(held) == 1 else "have"
+        return f"depends on {listed(held)}, which {have} no standard error" if held else "not identified"
 
 
 def diagnose(
@@ -121,7 +131,11 @@ def diagnose(
         held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *away, *lost]]]
         information = observed_information(hessian, np.array(held).reshape(len(held), space.size))
         flat = tuple(flat_directions(names, point, information, derivatives))
-    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat)
+    steps = [
+        log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
+    ]
+    steps = np.array([*steps, *np.eye(space.size)[[*bounded, *away, *lost]]]).reshape(-1, space.size)
+    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
 
 
 def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) -> None:

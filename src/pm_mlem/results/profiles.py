@@ -15,6 +15,7 @@ from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.guards import Guard
+from pm_mlem.optimize.problem import Status
 from pm_mlem.results.labels import entry_names, left_out, unknown
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Profiles:
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def checked_peak(self) -> Peak:
+        if self.fit.status is Status.DEGENERATE:
+            raise ValueError("The fit has no profile: the objective has no maximum here, see its message.")
         peak = find_peak(self.objective, self.fit._optimum.point)
         gained = peak.value - self.fit._optimum.value
         if gained > HIGHER:

@@ -15,6 +15,7 @@ from pm_mlem.objective.objective import Objective
 from pm_mlem.objective.refit import refitting, whitening
 from pm_mlem.optimize import EM, LBFGS, EMMaps, Newton, Problem
 from pm_mlem.optimize.loop import run
+from pm_mlem.results.diagnosis import Names, runaways
 from pm_mlem.results.simulate import simulator
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ COMPILED = 200
 HESSIANS = 300
 """Parameters up to which the ordinary optimizer forms Hessians."""
 EM_ITERATIONS = 100
+REMOTE = 4.0
+"""Standard errors that a replicate is away from the fit where it is looked at: its parameters may have no estimate."""
 
 Data = Sequence[Any]
 
@@ -73,6 +76,20 @@ class Refitter:
             return False
         return bool(Guard(self.fit._engine.inspector, weights).collapse(point))
 
+    def proper(self, found: Replicate, weights: np.ndarray, data: Data) -> Replicate:
+        """The replicate, not converged if a parameter has run away to infinity that does not in the fit."""
+        if not found.converged:
+            return found
+        errors = np.sqrt(np.maximum(np.diag(self.fit._information.inverse), 0.0))
+        distance = np.abs(found.point - self.start)
+        names = Names(self.objective)
+        suspects = [j for j in np.flatnonzero((errors > 0) & (distance > REMOTE * errors)) if not names.bounded(int(j))]
+        if not suspects:
+            return found
+        hessian = np.asarray(self.objective.derivatives(found.point, weights, data)[2])
+        away = set(runaways(self.objective, found.point, -0.5 * (hessian + hessian.T)))
+        return found._replace(converged=away.isdisjoint(map(int, suspects)))
+
     def ordinary(self, weights: np.ndarray, data: Data) -> Replicate:
         problem, point = self.problem(weights, data), self.start
         if problem.em is not None:
@@ -105,7 +122,8 @@ def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs)
     """Refits to the fit's own data with weights that are drawn."""
     refit = Refitter(fit, fit._engine.objective)
     for rng in rngs:
-        yield refit(draw(rng), fit._engine.objective.data)
+        weights, data = draw(rng), fit._engine.objective.data
+        yield refit.proper(refit(weights, data), weights, data)
 
 
 def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
@@ -124,7 +142,7 @@ def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
         data = list(objective.data)
         for i, (name, (symbol, _)) in enumerate(inputs.items()):  # the first of the data
             data[i] = np.asarray(drawn[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
-        yield refit(fit._weights, tuple(data))
+        yield refit.proper(refit(fit._weights, tuple(data)), fit._weights, tuple(data))
 
 
 def replaceable(fit: Fit) -> Objective:

@@ -41,7 +41,7 @@ def wald_test(fit: Fit, hypotheses: Hypotheses, kind: str, cluster, small_sample
     else:
         covariance = delta_covariance(slopes, spread(fit, kind, cluster, small_sample))
     name = "Wald test of " + ", ".join(f"{left} = {right}" for left, right in sides)
-    if not np.all(np.isfinite(np.diag(covariance))):
+    if not np.all(np.isfinite(np.diag(covariance))) or np.any(fit._diagnosis.leans(slopes)):
         raise ValueError(
             f"{name.replace('Wald test of ', '')} cannot be tested: there are estimates without standard errors in it; "
             "see the notes of summary()."
@@ -115,7 +115,8 @@ def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> Hypothesis
     except ValueError:
         raise ValueError(
             f"The information (kind='{kind}') of the larger model is not positive definite at the estimates: its "
-            "parameters are not identified there, or the fit is not a maximum."
+            "parameters are not identified there, or the hypothesis is far from the data (then kind='opg', or a "
+            "likelihood-ratio test)."
         ) from None
     df = objective.space.size - fit.n_params
     return HypothesisTest(f"Score test of {held_in_words(fixed, released)}", statistic, df,
@@ -186,6 +187,8 @@ def check_pair(null: Fit, alternative: Fit) -> None:
     ValueError
     """
     for fit in (null, alternative):
+        if not hasattr(fit, "estimator"):
+            raise TypeError(f"A likelihood-ratio test takes two fits, not {type(fit).__name__}.")
         if fit.estimator != "mle":
             raise ValueError("A likelihood-ratio test compares maximum-likelihood fits; fit with estimator='mle'.")
     if null.model is alternative.model and null._engine.contents != alternative._engine.contents:

@@ -233,6 +233,8 @@ def without_replicates(fit: Fit, name: str) -> str:
 def errors_of(fit: Fit, name: str, of: Covariance) -> np.ndarray:
     """Standard errors of the entries of a variable; NaN for those that have none, see :mod:`.diagnosis`."""
     errors = delta_method(fit._jacobians[name], of)
+    if name not in fit._engine.objective.space.names:
+        errors = np.where(fit._diagnosis.leans(fit._jacobians[name]), np.nan, errors)
     reasons = fit._diagnosis.reasons.get(name)
     return errors if reasons is None else np.where(np.reshape(np.array(reasons) != "", errors.shape), np.nan, errors)
 

@@ -190,11 +190,13 @@ def test_small_samples_need_more_units_than_parameters():
         fit(model).covariance("sandwich", small_sample=True)
 
 
-def test_scores_of_as_many_units_as_parameters_add_up_to_zero():
+def test_scores_that_are_rounding():
+    """Two observations are each one standard deviation from their mean: the scores of sigma are 0."""
     with pm.Model() as model:
         pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("sigma"), observed=[1.0, 2.0])
-    with pytest.raises(ValueError, match="kind='opg' needs more independent units than parameters; there are 2 units"):
-        fit(model).standard_errors("opg")
+    table = fit(model).summary(kind="opg")
+    assert table["se"]["mu"] == pytest.approx(1 / np.sqrt(8)) and np.isnan(table["se"]["sigma"])
+    assert "the scores of the units depend on each other" in table["note"]["sigma"]
 
 
 def test_a_fit_that_has_not_converged():

@@ -32,7 +32,11 @@ def observed(information: Information) -> Covariance:
 
 
 def outer_product(
-    scores: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None, held: np.ndarray | None = None
+    scores: np.ndarray,
+    weights: np.ndarray,
+    prior: np.ndarray | None = None,
+    held: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
 ) -> Covariance:
     """The inverse of the sum of the outer products of the units' scores (Berndt, Hall, Hall & Hausman 1974).
 
@@ -42,9 +46,10 @@ def outer_product(
     weights : (units,) how often each unit counts
     prior : (p, p) second derivatives of the log-prior, under "map"
     held : (h, p) functions of the parameters that are taken as given
+    reference : (p, p) the observed information, beside which scores may be nothing but rounding
     """
     total = variability(scores, weights)
-    return observed(observed_information(-total if prior is None else prior - total, held))
+    return observed(observed_information(-total if prior is None else prior - total, held, reference))
 
 
 def sandwich(

@@ -54,7 +54,9 @@ class Information:
         return float("inf") if self.rising else 0.5 * float(gradient @ self.inverse @ gradient)
 
 
-def observed_information(hessian: np.ndarray, held: np.ndarray | None = None) -> Information:
+def observed_information(
+    hessian: np.ndarray, held: np.ndarray | None = None, reference: np.ndarray | None = None
+) -> Information:
     """Split the curvature into identified and unidentified directions.
 
     Parameters
@@ -62,6 +64,7 @@ def observed_information(hessian: np.ndarray, held: np.ndarray | None = None) ->
     hessian : (p, p) second derivatives of the objective (log-likelihood, or log-posterior under "map")
     held : (h, p) functions of the parameters (their gradients) that are kept as they are: the information is restricted
         to the directions that do not change them
+    reference : (p, p) another information; what is nothing beside it is rounding
     """
     matrix = -0.5 * (hessian + hessian.T)
     held = np.zeros((0, len(matrix))) if held is None else held
@@ -70,6 +73,8 @@ def observed_information(hessian: np.ndarray, held: np.ndarray | None = None) ->
     if not np.all(np.isfinite(inner)):  # nothing is known about any direction
         return Information(matrix, np.zeros_like(matrix), free, 0, fixed)
     size = np.sqrt(np.abs(np.diag(inner)))
+    if reference is not None:
+        size = np.maximum(size, np.sqrt(np.abs(np.diag(free.T @ reference @ free))))
     top = float(np.max(size, initial=0.0))
     size = np.where(size > 1e-12 * top, size, max(top, 1.0))
     scaled = inner / np.outer(size, size)

@@ -48,9 +48,11 @@ def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
     ValueError
         Wrong shapes, missing labels, or different labels within one unit.
     """
+    from pandas import isnull
+
     given = {None: labels} if not isinstance(labels, Mapping) else labels
     flat = np.concatenate([np.ravel(np.asarray(a)) for a in given.values()])
-    if np.any(flat != flat) or any(label is None for label in flat):
+    if np.any(isnull(flat)):
         raise ValueError(f"{argument}: there are missing labels (NaN or None).")
     _, codes = np.unique(flat, return_inverse=True)
     ends = np.cumsum([np.size(a) for a in given.values()])[:-1]

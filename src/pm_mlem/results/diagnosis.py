@@ -134,7 +134,8 @@ def diagnose(
     steps = [
         log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
     ]
-    steps = np.array([*steps, *np.eye(space.size)[[*bounded, *away, *lost]]]).reshape(-1, space.size)
+    steps += list(np.eye(space.size)[[*bounded, *away, *lost]])
+    steps = np.array(steps).reshape(len(steps), space.size)
     return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
 
 

@@ -50,7 +50,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         prior = None
         if fit.estimator == "map":
             prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
-        return outer_product(fit._scores, fit._weights, prior, fit._information.held.T)
+        return outer_product(fit._scores, fit._weights, prior, fit._information.held.T, fit._information.matrix)
     clusters = None if cluster is None else clusters_of(fit, cluster)
     return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
 
@@ -91,10 +91,10 @@ def check_units(fit: Fit, kind: str) -> None:
             f"kind={kind!r} needs several independent units; there is one (all observations share latents or a joint "
             "distribution). Use kind='observed'."
         )
-    if kind == "opg" and count < fit.n_params + (fit.estimator == "mle"):  # the scores add up to zero
+    if kind == "opg" and count < fit.n_params:
         raise ValueError(
-            f"kind='opg' needs more independent units than parameters; there are {count} units and {fit.n_params} "
-            "parameters. Use kind='observed'."
+            f"kind='opg' needs at least as many independent units as parameters; there are {count} units and "
+            f"{fit.n_params} parameters. Use kind='observed'."
         )
 
 

@@ -518,3 +518,53 @@ def test_scales_on_a_floor():
     found = fit(old_faithful(waiting_times()), method=mlem.EM(min_scale=1.0))
     with pytest.raises(ValueError, match="use EM\\(penalty"):
         run(found)
+
+
+def test_large_deterministics_have_no_replicates():
+    with pm.Model() as model:
+        slope = pm.Normal("slope")
+        pm.Deterministic("line", slope * np.arange(200.0))
+        pm.Normal("y", slope * X[:, 0], 1.0, observed=X[:, 1])
+    found = fit(model)
+    made = run(found, 20)
+    with pytest.raises(ValueError, match="var_names: 'line' has 200 entries"):
+        found.confidence_intervals(kind="bootstrap", bootstrap=made, var_names=["line"])
+    assert list(found.confidence_intervals(kind="bootstrap", bootstrap=made, var_names=["slope"])) == ["slope"]
+
+
+def test_classification_em_is_not_replicated():
+    found = fit(old_faithful(waiting_times()), method=mlem.EM(kind="hard"), random_seed=1)
+    with pytest.raises(ValueError, match="Refits go to maxima of the likelihood, which the fit is not"):
+        run(found, 5)
+    with pytest.raises(ValueError, match="needs a maximum of the likelihood: classification EM"):
+        found.information_matrix_test()
+    assert np.all(np.isnan(found.influence()["cooks_distance"]))
+
+
+def test_a_penalized_fit_is_replicated():
+    found = fit(old_faithful(waiting_times()), method=mlem.EM(penalty=1.0), random_seed=1)
+    assert np.all(np.isnan(found.standard_errors()["mu"]))
+    errors = run(found, 50).standard_errors()["mu"].values
+    plain = fit(old_faithful(waiting_times()), random_seed=1).standard_errors()["mu"].values
+    np.testing.assert_allclose(np.sort(errors), np.sort(plain), rtol=0.4)
+
+
+def test_no_maximum_no_bootstrap():
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("sigma"), observed=np.ones(5))
+    found = fit(model)
+    with pytest.raises(ValueError, match="the objective has no maximum here"):
+        run(found, 5)
+    with pytest.raises(ValueError, match="The fit has no profile: the objective has no maximum here"):
+        found.confidence_intervals(kind="profile")
+
+
+def test_replicates_that_are_separated_are_left_out():
+    x = np.linspace(-2, 2, 14)
+    with pm.Model() as model:
+        a, b = pm.Normal("a"), pm.Normal("b")
+        pm.Bernoulli("y", logit_p=a + b * x, observed=[0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1])
+    for kind in ("case", "parametric"):
+        result = run(fit(model), 100, kind=kind)
+        assert 5 < int((~result.converged).sum()) < 60 and "did not converge and are left out" in result.message
+        assert float(np.abs(result.estimates["b"]).max()) < 40

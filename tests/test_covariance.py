@@ -166,6 +166,14 @@ def test_bad_input(logit, arguments, message):
         logit.covariance(**arguments)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_missing_labels(logit, missing):
+    labels = np.array(["a", "b"] * (logit.n_obs // 2), dtype=object)
+    labels[3] = missing
+    with pytest.raises(ValueError, match="cluster labels: there are missing labels"):
+        logit.standard_errors("sandwich", cluster=labels)
+
+
 def test_clusters_must_not_divide_a_unit():
     y = RNG.poisson(3.0, (8, 3))
     with pm.Model() as model:
@@ -180,3 +188,42 @@ def test_small_samples_need_more_units_than_parameters():
         pm.Normal("y", pm.Normal("a"), pm.HalfNormal("s"), observed=[1.0, 2.5])
     with pytest.raises(ValueError, match="small_sample=True needs more units than parameters"):
         fit(model).covariance("sandwich", small_sample=True)
+
+
+def test_scores_that_are_rounding():
+    """Two observations are each one standard deviation from their mean: the scores of sigma are 0."""
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu"), pm.HalfNormal("sigma"), observed=[1.0, 2.0])
+    table = fit(model).summary(kind="opg")
+    assert table["se"]["mu"] == pytest.approx(1 / np.sqrt(8)) and np.isnan(table["se"]["sigma"])
+    assert "the scores of the units depend on each other" in table["note"]["sigma"]
+
+
+def test_a_fit_that_has_not_converged():
+    with pm.Model() as model:
+        pm.Poisson("y", pm.math.exp(pm.Normal("a") + pm.Normal("b") * np.arange(9.0)), observed=np.arange(9) ** 2)
+    found = fit(model, method=mlem.LBFGS(max_iterations=2))
+    assert not found.converged
+    table = found.summary()
+    assert table["se"].isna().all()
+    assert table["note"].unique().tolist() == ["no standard error: the fit has not converged (iteration limit)"]
+    with pytest.raises(mlem.NotIdentifiedError, match="the fit has not converged"):
+        found._sample(5, 1)
+
+
+def test_a_limit_that_was_reached_at_the_maximum():
+    with pm.Model() as model:
+        pm.Poisson("y", pm.Exponential("rate", 1), observed=[3, 4, 6])
+    optimum = fit(model)
+    start = [{"rate": optimum.estimates["rate"].item() * (1 + 1e-4)}]
+    found = fit(model, method=mlem.LBFGS(max_iterations=1, tolerance=1e-30), starts=start)
+    assert found.standard_errors()["rate"].item() == pytest.approx(np.sqrt(13) / 3, rel=1e-3)
+
+
+def test_scores_that_depend_on_each_other():
+    with pm.Model() as model:
+        mu, sigma = pm.Normal("mu"), pm.HalfNormal("sigma")
+        pm.MvNormal("y", mu * np.ones(2), cov=sigma**2 * np.eye(2), observed=[[1.0, -1], [2, -2], [3, -3], [0.5, -0.5]])
+    table = fit(model).summary(kind="opg")
+    assert np.isnan(table["se"]["mu"]) and "the scores of the units depend on each other" in table["note"]["mu"]
+    assert np.isfinite(table["se"]["sigma"]) and table["note"]["sigma"] == ""

@@ -33,7 +33,7 @@ def test_a_weight_at_0():
     assert table.loc["w[2]", "note"] == "on the boundary: a probability of 0"
     assert table.loc["odds", "se"] == pytest.approx(2 * np.sqrt(1 / 6 + 1 / 3), rel=1e-5)
     assert np.isnan(table.loc["log_last", "se"])
-    assert table.loc["log_last", "note"] == "depends on w[2] alone"
+    assert table.loc["log_last", "note"] == "depends on w[2], which has no standard error"
     assert "On the boundary of the support: w[2] = " in found.message
     covariance = found.covariance().values
     assert np.isnan(covariance).sum() == 7
@@ -49,9 +49,9 @@ def test_probabilities_of_0_and_1_on_the_log_odds_scale():
     table = fit(model).summary()
     assert table["note"].tolist() == ["on the boundary: a probability of 1", "", "on the boundary: a probability of 0"]
     assert table.loc["p[y]", "se"] == pytest.approx(np.sqrt(0.24 / 10))
-    for kind in ("opg", "sandwich"):
-        errors = fit(model).standard_errors(kind)["p"].values
-        assert np.isnan(errors).tolist() == [True, False, True]
+    found = fit(model)
+    assert np.isnan(found.standard_errors("sandwich")["p"].values).tolist() == [True, False, True]
+    assert np.isnan(found.standard_errors("opg")["p"].values).all()  # the score of its only unit is 0 at the maximum
 
 
 def test_a_rare_event_is_not_on_the_boundary():
@@ -273,3 +273,62 @@ def test_a_perfect_fit():
     table = found.summary()
     assert table["se"].isna().all()
     assert (table["note"] == "no standard error: the objective has no maximum here").all()
+
+
+def test_message_and_summary_agree_where_equal_states_are_held():
+    y = np.random.default_rng(0).normal(size=40)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=2)
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=40)
+        pm.Normal("y", mu[z], pm.HalfNormal("s"), observed=y)
+    found = fit(model, fixed={"mu": np.zeros(2)})
+    notes = found.summary()["note"]
+    assert np.isnan(found.standard_errors()["w"]).all()
+    assert "saddle" not in found.message + "".join(notes)
+    assert "not identified" in notes["w[0]"] and "do not determine w[0]" in found.message
+
+
+def test_deterministics_that_are_left_out_are_named():
+    y = np.random.default_rng(0).normal(size=40)
+    with pm.Model() as model:
+        mu = pm.Normal("mu", shape=2, initval=[-1, 1])
+        z = pm.Categorical("z", pm.Dirichlet("w", np.ones(2)), shape=40)
+        pm.Deterministic("average", mu[z].mean())
+        pm.Normal("y", mu[z], 1.0, observed=y)
+    found = fit(model)
+    assert found.estimates.attrs["left_out"].startswith("average: ")
+    with pytest.raises(ValueError, match="The Deterministic 'average' is left out: "):
+        found.profile("average")
+    with pytest.raises(ValueError, match="The Deterministic 'average' is left out: "):
+        found.confidence_intervals(var_names=["average"])
+
+
+def test_deterministics_of_a_variance_at_0():
+    group = np.repeat(np.arange(6), 4)
+    y = np.random.default_rng(2).normal(size=24)
+    y -= np.array([y[group == k].mean() for k in range(6)])[group]
+    with pm.Model() as model:
+        mu, sigma, tau = pm.Normal("mu"), pm.HalfNormal("sigma"), pm.HalfNormal("tau")
+        pm.Deterministic("icc", tau**2 / (tau**2 + sigma**2))
+        pm.Deterministic("total", tau**2 + sigma**2)
+        cov = sigma**2 * np.eye(4) + tau**2 * np.ones((4, 4))
+        pm.MvNormal("y", mu * np.ones(4), cov=cov, observed=y.reshape(6, 4))
+    found = fit(model)
+    errors, notes = found.standard_errors(), found.summary()["note"]
+    assert np.isnan(errors["icc"]) and notes["icc"] == "depends on tau, which has no standard error"
+    sigma = found.estimates["sigma"].item()
+    assert errors["total"].item() == pytest.approx(2 * sigma * errors["sigma"].item())
+    with pytest.raises(ValueError, match="there are estimates without standard errors in it"):
+        found.wald_test("tau / sigma = 1")
+
+
+def test_what_a_runaway_has_a_part_in():
+    x = np.array([0.0, 0, 0, 0, 1, 1, 1])
+    with pm.Model() as model:
+        a, b = pm.Normal("a"), pm.Normal("b")
+        pm.Deterministic("eta", a + b * x)
+        pm.Bernoulli("y", logit_p=a + b * x, observed=[0, 1, 0, 0, 1, 1, 1])
+    found = fit(model)
+    np.testing.assert_array_equal(np.isnan(found.standard_errors()["eta"]), x == 1)
+    with pytest.raises(ValueError, match="there are estimates without standard errors in it"):
+        found.wald_test("a + b = 0")

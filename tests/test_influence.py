@@ -118,3 +118,41 @@ def test_fewer_units_than_parameters():
         found.covariance("opg")
     assert np.isfinite(found.standard_errors("sandwich")["mu"]).all()
     assert np.isnan(found.aicc)
+
+
+def test_nothing_is_free():
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu"), 1.0, observed=[1.0, 2.0])
+    found = fit(model, fixed={"mu": np.array(1.0)})
+    assert found.summary()["note"].tolist() == ["fixed"]
+    assert found.covariance().shape == found.covariance(space="unconstrained").shape == (0, 0)
+    assert found.summary(kind=["observed", "sandwich", "opg"]).filter(like="se_").isna().all(axis=None)
+    with pytest.raises(ValueError, match="no free parameters, so nothing has an influence"):
+        found.influence()
+    with pytest.raises(ValueError, match="needs free parameters"):
+        found.information_matrix_test()
+
+
+def test_everything_runs_away():
+    x = np.linspace(-1, 1, 20)
+    with pm.Model() as model:
+        pm.Bernoulli("y", logit_p=pm.Normal("a") + pm.Normal("b") * x, observed=(x > 0).astype(int))
+    found = fit(model)
+    assert np.all(np.isnan(found.influence()["cooks_distance"]))
+    with pytest.raises(ValueError, match="needs free parameters that are inside"):
+        found.information_matrix_test()
+
+
+def test_cooks_distance_counts_what_is_identified():
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    distances = []
+    for design in ([np.ones(30), x, 2 * x], [np.ones(30), x]):
+        with pm.Model() as model:
+            pm.Normal("y", np.column_stack(design) @ pm.Normal("b", shape=len(design)), 1.0, observed=y)
+        distances.append(fit(model).influence()["cooks_distance"].values)
+    np.testing.assert_allclose(*distances, rtol=1e-6)
+
+
+def test_a_kind_that_is_named_twice(logit):
+    with pytest.raises(ValueError, match="names a kind twice"):
+        logit.summary(kind=["observed", "observed"])

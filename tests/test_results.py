@@ -170,11 +170,6 @@ def test_map_attributes(faithful_map):
     assert "log_posterior" in faithful_map.history
 
 
-def test_what_is_missing_says_so(faithful_fit):
-    with pytest.raises(NotImplementedError, match="not implemented"):
-        faithful_fit.confidence_intervals(kind="bootstrap")
-
-
 # --- log-likelihood by unit -------------------------------------------------------------------------------
 
 

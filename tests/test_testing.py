@@ -133,7 +133,7 @@ def test_fits_that_cannot_be_compared(logit, logit_model):
     null = fit(logit_model, fixed={"beta[x]": 0.0})
     with pytest.raises(ValueError, match="must have more parameters than the null; they have 2 and 3"):
         mlem.likelihood_ratio_test(logit, null)
-    with pytest.raises(ValueError, match="different observed variables"):
+    with pytest.raises(ValueError, match="Different variables are observed in the fits"):
         mlem.likelihood_ratio_test(binomial(5, 2), logit)
     with pytest.raises(ValueError, match="The data of 'k' differ"):
         mlem.likelihood_ratio_test(binomial(5, 2, fixed={"p": 0.5}), binomial(5, 3))
@@ -302,3 +302,140 @@ def test_selections_that_cannot_be_made():
         mlem.select(lambda k: None, [1, 1])
     with pytest.raises(TypeError, match=r"build\(1\) returned NoneType"):
         mlem.select(lambda k: None, [1])
+
+
+# --- what must not pass in silence ------------------------------------------------------------------------
+
+
+def test_data_that_were_replaced_between_the_fits():
+    with pm.Model() as model:
+        mu = pm.Normal("mu")
+        pm.Normal("y", mu, 1.0, observed=pm.Data("data", RNG.normal(size=20)))
+    null, found = fit(model, fixed={"mu": 0.0}), fit(model)
+    before = mlem.likelihood_ratio_test(null, found)
+    with model:
+        pm.set_data({"data": RNG.normal(size=20)})
+    assert mlem.likelihood_ratio_test(null, found).statistic == before.statistic
+    with pytest.raises(ValueError, match="replaced \\(pm.set_data\\) between the fits"):
+        mlem.likelihood_ratio_test(null, fit(model))
+    with pytest.raises(ValueError, match="replaced \\(pm.set_data\\) after the fit"):
+        null.score_test()
+    with pytest.raises(ValueError, match="replaced \\(pm.set_data\\) after the fit"):
+        mlem.likelihood_ratio_test(null, normal_fit(np.zeros(20) + RNG.normal(size=20)))
+
+
+def test_degrees_of_freedom_count_what_the_data_determine():
+    x, z, y = RNG.normal(size=(3, 50))
+    with pm.Model() as model:
+        b = pm.Normal("b", shape=4)
+        pm.Normal("y", np.column_stack([np.ones(50), x, 2 * x, z]) @ b, 1.0, observed=y)
+    full = fit(model)
+    design = np.column_stack([np.ones(50), x, z])
+    cost = np.sum((y - design @ np.linalg.lstsq(design, y)[0]) ** 2)
+    found = mlem.likelihood_ratio_test(fit(model, fixed={"b[1]": 0.0, "b[2]": 0.0, "b[3]": 0.0}), full)
+    assert found.df == 2 and "1 of the alternative's parameters are not determined" in found.note
+    assert found.statistic == pytest.approx(np.sum((y - y.mean()) ** 2) - cost)
+    found = mlem.likelihood_ratio_test(fit(model, fixed={"b[3]": 0.0}), full)  # both are collinear
+    assert found.df == 1 and np.isfinite(found.p_value)
+    with pytest.raises(ValueError, match="There is nothing to test"):
+        mlem.likelihood_ratio_test(fit(model, fixed={"b[1]": 0.0}), full)
+
+
+def test_fits_that_are_no_maximum_are_not_tested(logit, logit_model):
+    short = mlem.LBFGS(max_iterations=1)
+    null = fit(logit_model, fixed={"beta[x]": 0.0}, method=short)
+    with pytest.raises(ValueError, match="A score test needs a maximum of the likelihood: the fit has not converged"):
+        null.score_test()
+    assert "Null: the fit has not converged (iteration limit)" in mlem.likelihood_ratio_test(null, logit).note
+    with pytest.raises(ValueError, match="information-matrix test needs a maximum of the likelihood"):
+        fit(logit_model, method=short).information_matrix_test()
+
+
+def test_a_perfect_fit_has_no_likelihood_ratio():
+    x = np.linspace(-1, 1, 20)
+    with pm.Model() as model:
+        b = pm.Normal("b")
+        pm.Normal("y", b * x, pm.HalfNormal("s"), observed=2 * x)
+    found = mlem.likelihood_ratio_test(fit(model, fixed={"b": 0.0}), fit(model))
+    assert np.isnan(found.p_value) and "the objective of the alternative has no maximum" in found.note
+
+
+def test_curvature_and_scores_of_a_proportion_cannot_disagree():
+    with pm.Model() as model:
+        pm.Bernoulli("y", pm.Beta("p", 1, 1), observed=CLICKS)
+    with pytest.raises(ValueError, match="There is nothing to compare"):
+        fit(model).information_matrix_test()
+
+
+def test_the_information_matrix_test_takes_entries_on_the_boundary_as_known():
+    counts = np.array([1, 2, 2, 3, 3, 3, 4, 4, 5, 6, 2, 3, 1, 4])
+    with pm.Model() as inflated:
+        pm.ZeroInflatedPoisson("y", pm.Beta("psi", 1, 1), pm.Exponential("rate", 1), observed=counts)
+    with pm.Model() as plain:
+        pm.Poisson("y", pm.Exponential("rate", 1), observed=counts)
+    found, expected = (fit(m).information_matrix_test() for m in (inflated, plain))
+    assert found.df == expected.df == 1
+    assert found.statistic == pytest.approx(expected.statistic, rel=1e-4)
+
+
+def test_empty_hypotheses_and_few_clusters(logit, logit_model):
+    with pytest.raises(ValueError, match="There is no hypothesis"):
+        logit.wald_test([])
+    with pytest.raises(ValueError, match="release is empty"):
+        fit(logit_model, fixed={"beta[x]": 0.0}).score_test([])
+    with pytest.raises(ValueError, match="3 equations need more clusters than that; there are 2"):
+        logit.wald_test("beta = 0", kind="sandwich", cluster=np.arange(N) % 2)
+
+
+def test_selection_from_one_component_on():
+    y = np.concatenate([RNG.normal(-2, 1, 30), RNG.normal(3, 1, 30)])
+
+    def build(k):
+        with pm.Model() as model:
+            mu = pm.Normal("mu", 0, 5, shape=k, initval=np.arange(float(k)))
+            z = pm.Categorical("z", pm.Dirichlet("w", np.ones(k)), shape=60)
+            pm.Normal("y", mu[z], pm.HalfNormal("sigma", 2), observed=y)
+        return model
+
+    chosen = mlem.select(build, [1, 2], random_seed=1, progressbar=False)
+    assert chosen.best_value == 2
+    one = chosen.fits[1]
+    assert one.n_params == 2 and "boundary" not in one.message
+    assert one.log_likelihood == pytest.approx(norm(y.mean(), y.std()).logpdf(y).sum())
+    np.testing.assert_array_equal(one.confidence_intervals()["w"].values, [[1.0, 1.0]])
+
+
+def test_selections_say_where_they_fail():
+    y = RNG.normal(size=20)
+
+    def build(k):
+        return components(y[: 10 * k], 1)
+
+    with pytest.raises(ValueError, match="The data of 'y' differ between the values 1 and 2 of the grid"):
+        mlem.select(build, [1, 2], progressbar=False)
+    with pytest.raises(ZeroDivisionError) as caught:
+        mlem.select(lambda k: 1 / k, [0], progressbar=False)
+    assert "at the value 0 of the grid" in caught.value.__notes__[0]
+    for wrong in ((build, 3), (build(1), [1, 2])):
+        with pytest.raises(TypeError, match="select takes a function that returns a pm.Model"):
+            mlem.select(*wrong)
+    with pytest.raises(TypeError, match="keys of a dictionary"):
+        mlem.select(build, [{"k": 1}])
+
+
+def test_things_that_are_no_hypotheses_or_fits(logit, logit_model):
+    with pytest.raises(TypeError, match="A hypothesis is an equation like 'b = 0'"):
+        logit.wald_test(3)
+    with pytest.raises(TypeError, match="takes two fits, not Model"):
+        mlem.likelihood_ratio_test(logit_model, logit)
+
+
+def test_a_hypothesis_far_from_the_data():
+    x = np.linspace(-1, 1, 30)
+    y = 5 * x + 0.1 * RNG.normal(size=30)
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("b") * x, pm.HalfNormal("s"), observed=y)
+    null = fit(model, fixed={"b": 0.0})
+    with pytest.raises(ValueError, match="far from the data \\(then kind='opg'"):
+        null.score_test()
+    assert null.score_test(kind="opg").p_value < 1e-3

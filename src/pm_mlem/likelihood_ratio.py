@@ -80,11 +80,20 @@ def likelihood_ratio_test(
     Likelihood-ratio test: statistic 4.027, df 1, p-value 0.04477
     """
     from pm_mlem.inference.hypotheses import HypothesisTest, chi_square_tail
-    from pm_mlem.results.testing import check_pair, is_restriction, on_boundary, without_reference
+    from pm_mlem.results.testing import check_pair, flat, is_restriction, on_boundary, without_reference
 
     check_pair(null, alternative)
     statistic = max(2.0 * (alternative.log_likelihood - null.log_likelihood), 0.0)
     df = alternative.n_params - null.n_params
+    undetermined = 0
+    if not bootstrap and not without_reference(null, alternative):
+        undetermined = flat(alternative) - flat(null)
+        df -= undetermined
+    if df < 1:
+        raise ValueError(
+            "There is nothing to test: the data do not determine what the alternative has more than the null; see "
+            "its message."
+        )
     nested = is_restriction(null, alternative)
     name = "Likelihood-ratio test"
     if bootstrap:
@@ -101,10 +110,14 @@ def likelihood_ratio_test(
         raise ValueError(f"boundary={boundary} must lie between 0 and {df}, the number of parameters that are tested.")
     reason = without_reference(null, alternative)
     if reason and boundary is None:
-        note = f"There is no chi-square distribution: {reason}. Use bootstrap=199."
+        remedy = "" if "no maximum" in reason else " Use bootstrap=199."
+        note = f"There is no chi-square distribution: {reason}.{remedy}"
         return HypothesisTest(name, statistic, df, float("nan"), note)
     held = min(on_boundary(null, alternative), df) if boundary is None and nested else boundary or 0
-    notes = [] if null.converged and alternative.converged else ["Not both fits converged."]
+    notes = [f"{which}: {fit._curvature[1]}." for which, fit in (("Null", null), ("Alternative", alternative))
+             if fit._curvature[1]]  # fmt: skip
+    if undetermined:
+        notes.append(f"{undetermined} of the alternative's parameters are not determined by the data and do not count.")
     if held:
         notes.append(f"Mixture of chi-squares: {held} of the parameters that are tested on the boundary.")
     elif not nested:

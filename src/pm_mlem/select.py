@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,10 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
     Raises
     ------
     ValueError
-        An unknown criterion, an empty grid, values that occur twice; whatever :func:`pm_mlem.fit` raises.
+        An unknown criterion, an empty grid, values that occur twice, models of different data; whatever
+        :func:`pm_mlem.fit` raises, with the value of the grid as a note.
     TypeError
-        What ``build`` returns is no ``pm.Model``.
+        ``build`` is no function or does not return a ``pm.Model``; values that cannot be keys of a dictionary.
 
     References
     ----------
@@ -101,17 +102,29 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
     import pandas as pd
 
     from pm_mlem.fit import check_choice, fit
+    from pm_mlem.results.testing import check_same_data
 
     check_choice(criterion, CRITERIA, "criterion")
+    if not callable(build) or not isinstance(grid, Iterable):
+        raise TypeError(
+            "select takes a function that returns a pm.Model, and an iterable of the values to call it with."
+        )
     values = list(grid)
+    if not all(isinstance(v, Hashable) for v in values):
+        raise TypeError("grid must hold values that can be keys of a dictionary: numbers, strings, tuples of these.")
     if not values or len(set(values)) < len(values):
         raise ValueError("grid must hold at least one value, and none twice.")
     fits = {}
     for value in values:
-        model = build(value)
-        if not isinstance(model, pm.Model):
-            raise TypeError(f"build({value!r}) returned {type(model).__name__}; it must return the pm.Model.")
-        fits[value] = fit(model, **fit_arguments)
+        try:
+            model = build(value)
+            if not isinstance(model, pm.Model):
+                raise TypeError(f"build({value!r}) returned {type(model).__name__}; it must return the pm.Model.")
+            fits[value] = fit(model, **fit_arguments)
+        except Exception as error:
+            error.add_note(f"This happened in mlem.select at the value {value!r} of the grid.")
+            raise
+        check_same_data(fits[values[0]], fits[value], f"the values {values[0]!r} and {value!r} of the grid")
     rows = [[*(getattr(f, c) for c in COLUMNS[:-1]), str(f.status)] for f in fits.values()]
     table = pd.DataFrame(rows, index=pd.Index(values, name="value"), columns=list(COLUMNS))
     candidates = [v for v in values if fits[v].converged] or values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ def outer_product(
     prior: np.ndarray | None = None,
     held: np.ndarray | None = None,
     away: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
 ) -> Covariance:
     """The inverse of the sum of the outer products of the units' scores (Berndt, Hall, Hall & Hausman 1974).
 
@@ -51,9 +53,10 @@ def outer_product(
     prior : (p, p) second derivatives of the log-prior, under "map"
     held : (h, p) functions of the parameters that are taken as given
     away : (p, r) directions in which the estimates run away
+    reference : (p, p) the observed information, beside which scores may be nothing but rounding
     """
     total = variability(scores, weights)
-    return observed(observed_information(-total if prior is None else prior - total, held, away))
+    return observed(observed_information(-total if prior is None else prior - total, held, away, reference))
 
 
 def sandwich(
@@ -125,7 +128,7 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
         Shape (...); NaN where the function changes along a direction that is not identified, along one in which the
         estimates run away, or along no other than those that are held.
     """
-    flat = jacobian.reshape(-1, jacobian.shape[-1])
+    flat = jacobian.reshape(math.prod(jacobian.shape[:-1]), jacobian.shape[-1])
     variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
     errors = np.sqrt(np.maximum(variance, 0.0))
     return np.where(unidentified(flat, covariance), np.nan, errors).reshape(jacobian.shape[:-1])

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ROUNDING = 1e-7
+"""Of the size of columns what may be rounding."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class HypothesisTest:
     """The result of a test.
@@ -104,11 +108,11 @@ def information_matrix_statistic(
     size = np.linalg.norm(gaps, axis=0)
     rest = gaps - basis @ (basis.T @ gaps)
     rest = rest - basis @ (basis.T @ rest)
-    kept = span(rest / np.where(size > 0, size, 1.0))
+    kept = span(rest / np.where(size > 0, size, 1.0), ROUNDING)
     return float(np.sum((kept.T @ root[:, 0]) ** 2)), kept.shape[1]
 
 
-def span(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of the span of columns, without what is rounding."""
+def span(columns: np.ndarray, least: float = 1e-300) -> np.ndarray:
+    """Orthonormal basis of the span of columns, without what is rounding or of a size below the least."""
     left, size, _ = np.linalg.svd(columns, full_matrices=False)
-    return left[:, size > 1e-7 * max(np.max(size, initial=0.0), 1e-300)]
+    return left[:, size > max(ROUNDING * np.max(size, initial=0.0), least)]

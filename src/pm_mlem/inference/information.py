@@ -37,6 +37,13 @@ class Information:
         return self.null.shape[1] == 0 and self.rising == 0
 
     @property
+    def steepest(self) -> float:
+        """The smallest curvature in directions that are not held; negative where the objective bends upwards."""
+        _, free = split(self.held.T)
+        inner = free.T @ self.matrix @ free
+        return float(np.min(np.linalg.eigvalsh(inner), initial=0.0)) if np.all(np.isfinite(inner)) else 0.0
+
+    @property
     def useless(self) -> Information:
         """The same curvature where nothing follows from it: no direction is identified."""
         return replace(self, inverse=np.zeros_like(self.matrix), null=np.eye(len(self.matrix)), rising=0)
@@ -50,7 +57,10 @@ class Information:
 
 
 def observed_information(
-    hessian: np.ndarray, held: np.ndarray | None = None, away: np.ndarray | None = None
+    hessian: np.ndarray,
+    held: np.ndarray | None = None,
+    away: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
 ) -> Information:
     """Split the curvature into identified and unidentified directions.
 
@@ -60,6 +70,7 @@ def observed_information(
     held : (h, p) functions of the parameters (their gradients) that are kept as they are: the information is restricted
         to the directions that do not change them
     away : (p, r) directions in which the estimates run away; they are held as well
+    reference : (p, p) another information; what is nothing beside it is rounding
     """
     matrix = -0.5 * (hessian + hessian.T)
     held = np.zeros((0, len(matrix))) if held is None else held
@@ -69,6 +80,8 @@ def observed_information(
     if not np.all(np.isfinite(inner)):  # nothing is known about any direction
         return Information(matrix, np.zeros_like(matrix), free, 0, fixed, away)
     size = np.sqrt(np.abs(np.diag(inner)))
+    if reference is not None:
+        size = np.maximum(size, np.sqrt(np.abs(np.diag(free.T @ reference @ free))))
     top = float(np.max(size, initial=0.0))
     size = np.where(size > 1e-12 * top, size, max(top, 1.0))
     scaled = inner / np.outer(size, size)

@@ -54,6 +54,8 @@ class Engine:
     """The M-step, where scales are held; otherwise it is found when it is needed."""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
+    contents: tuple = ()
+    """Digests of the model's data when it was read, see :func:`contents`."""
 
     @cached_property
     def reference(self) -> tuple[np.ndarray, float]:
@@ -187,12 +189,12 @@ def build_engine(model, estimator, choices, backend, **more) -> Engine:
         check_informed(tables)
     if estimator == "map":
         check_held(tables)
-    arguments = {**choices, "backend": backend}
+    arguments, now = {**choices, "backend": backend}, contents(model)
     try:
-        return Engine(build_objective(tables, estimator, backend), arguments)
+        return Engine(build_objective(tables, estimator, backend), arguments, contents=now)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), arguments, note)
+        return Engine(build_objective(tables, estimator, "numba"), arguments, note, contents=now)
 
 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
@@ -237,14 +239,19 @@ def fingerprint(model: pm.Model) -> tuple:
     variables = [*model.basic_RVs, *model.potentials, *model.deterministics]
     transforms = [model.rvs_to_transforms.get(rv) for rv in model.free_RVs]
     starts = [model.rvs_to_initial_values.get(rv) for rv in model.free_RVs]
-    shared = [v.get_value(borrow=True) for v in model.data_vars if isinstance(v, SharedVariable)]
     lengths = [v.get_value(borrow=True) for v in model.dim_lengths.values() if isinstance(v, SharedVariable)]
     return (
         tuple(map(id, variables)),
         tuple(map(id, transforms)),
         tuple(digest(s) if isinstance(s, np.ndarray | list | float | int) else s for s in starts),
-        tuple(digest(a) for a in [*shared, *lengths]),
+        contents(model),
+        tuple(map(digest, lengths)),
     )
+
+
+def contents(model: pm.Model) -> tuple:
+    """Digests of the values of all ``pm.Data``; they change with ``pm.set_data``."""
+    return tuple(digest(v.get_value(borrow=True)) for v in model.data_vars if isinstance(v, SharedVariable))
 
 
 def digest(array) -> tuple:

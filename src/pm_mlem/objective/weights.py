@@ -48,10 +48,12 @@ def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
     ValueError
         Wrong shapes, missing labels, or different labels within one unit.
     """
+    from pandas import isnull
+
     given = {None: labels} if not isinstance(labels, Mapping) else labels
     flat = np.concatenate([np.ravel(np.asarray(a)) for a in given.values()])
-    if flat.dtype.kind == "f" and np.isnan(flat).any():
-        raise ValueError(f"{argument}: there are missing labels (NaN).")
+    if np.any(isnull(flat)):
+        raise ValueError(f"{argument}: there are missing labels (NaN or None).")
     _, codes = np.unique(flat, return_inverse=True)
     ends = np.cumsum([np.size(a) for a in given.values()])[:-1]
     numbers = {

@@ -25,6 +25,7 @@ from pm_mlem.inference.resampling import (
     grouped,
     percentile,
 )
+from pm_mlem.optimize.problem import Status
 from pm_mlem.progress import progress
 from pm_mlem.results.align import Alignment, align
 from pm_mlem.results.labels import entry_names
@@ -160,7 +161,11 @@ class Bootstrap:
         )  # fmt: skip
 
     def standard_errors(self) -> xr.Dataset:
-        """Standard deviations of the replicates (divisor n - 1); NaN where an entry is held or not identified."""
+        """Standard deviations of the replicates (divisor n - 1).
+
+        NaN where an entry is held, not identified, or on the boundary of its support, where a bootstrap is not to be
+        trusted either (Andrews 2000).
+        """
         values = {n: np.where(self._blank(n), np.nan, v.std(axis=0, ddof=1)) for n, v in self._values.items()}
         return self.fit._labels.dataset(self.fit._in_model_order(values), kind="bootstrap")
 
@@ -234,14 +239,16 @@ class Bootstrap:
 
     @property
     def _identified(self) -> Covariance:
-        return observed(self.fit._information)
+        information = self.fit._diagnosis.information
+        assert information is not None
+        return observed(information)
 
     def _blank(self, name: str) -> np.ndarray:
         """Entries of a variable that are held or not identified."""
         fit, space = self.fit, self.fit._engine.objective.space
         shape = np.shape(fit._report[0][name])
         held = ~space.is_free(name) if name in space.held else np.zeros(shape, dtype=bool)
-        if fit._information.null.shape[1] == 0 and not fit._information.held.shape[1]:
+        if not self._identified.null.shape[1] and not self._identified.held.shape[1]:
             return held
         jacobian = fit._jacobians[name]
         return held | unidentified(jacobian.reshape(-1, jacobian.shape[-1]), self._identified).reshape(shape)
@@ -319,6 +326,9 @@ def check(fit: Fit, n: int, kind: str, unit) -> None:
         raise ValueError(
             "The fit has scales on a floor (EM(min_scale=...)), which refits do not know; use EM(penalty=...) instead."
         )
+    reason = fit._curvature[1]
+    if reason and fit._engine.objective.penalty is None and (fit.converged or fit.status is Status.DEGENERATE):
+        raise ValueError(f"Refits go to maxima of the likelihood, which the fit is not: {reason}.")
 
 
 def check_plain_weights(fit: Fit) -> None:

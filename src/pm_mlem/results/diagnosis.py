@@ -36,6 +36,10 @@ FLATTENED = 1e-2
 """Of its curvature where it came from what a runaway may have left."""
 ALWAYS_FLAT = 1e-9
 """Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+LEANS = 1e-3
+"""Of all its slopes that by a held entry from which on a function depends on it."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -54,6 +58,7 @@ class Diagnosis:
     away : entries that run away to infinity
     lost : entries that these leave undetermined
     flat : for every flat direction the entries that it concerns, and a sentence
+    steps : (held entries, p), unconstrained steps that move one held entry each
     """
 
     information: Information | None
@@ -62,21 +67,34 @@ class Diagnosis:
     away: tuple[str, ...]
     lost: tuple[str, ...]
     flat: tuple[tuple[tuple[str, ...], str], ...]
+    steps: np.ndarray
+
+    def leans(self, jacobian: np.ndarray) -> np.ndarray:
+        """Which functions (..., p) would change with an entry that is on the boundary or at infinity."""
+        size = np.linalg.norm(jacobian, axis=-1)
+        return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
+
+    @property
+    def saddle(self) -> bool:
+        """Whether the objective bends upwards by more than rounding."""
+        return self.information is not None and self.information.steepest < -UPWARDS
 
     def reason(self, name: str, entry: str, position: int) -> str:
         """Why an entry of a parameter or Deterministic has no standard error."""
         if name in self.reasons and self.reasons[name][position]:
             return self.reasons[name][position]
-        if self.information is not None and self.information.rising:
+        if self.saddle:
             return "the estimate is a saddle point, not a maximum"
         own = [sentence for entries, sentence in self.flat if entry in entries]
         sentences = own or [sentence for _, sentence in self.flat]
         if sentences:
             return f"not identified: {'; '.join(sentences[:2])}"
         border = [e.split(" = ")[0] for e in self.border]
-        if not border and not self.away:
-            return "not identified"
-        return f"depends on {listed([*border, *self.away])} {'at infinity' if not border else 'alone'}"
+        if self.away and not border:
+            return f"depends on {listed(self.away)} at infinity"
+        have = "has" if len(border) + len(self.away) == 1 else "have"
+        names = listed([*border, *self.away])
+        return f"depends on {names}, which {have} no standard error" if border else "not identified"
 
 
 def diagnose(
@@ -129,7 +147,12 @@ def diagnose(
         held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *lost]]]
         information = observed_information(hessian, np.array(held).reshape(len(held), space.size), directions)
         flat = tuple(flat_directions(names, point, information, derivatives))
-    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat)
+    steps = [
+        log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
+    ]
+    steps += list(np.eye(space.size)[[*bounded, *away, *lost]])
+    steps = np.array(steps).reshape(len(steps), space.size)
+    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
 
 
 def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) -> None:
@@ -231,7 +254,7 @@ def border_masks(objective: Objective, point: np.ndarray, matrix: np.ndarray | N
     scales = {p.name: p.scale for p in objective.tables.structure.free}
     found = {}
     for name, value in space.values(point).items():
-        if scales[name] not in ("simplex", "logodds"):
+        if scales[name] not in ("simplex", "logodds") or 0 in space.unconstrained_shapes[name]:
             continue
         mask = np.array(space.is_free(name) & ((value < BORDER) | (value > 1.0 - BORDER)))
         if matrix is not None:
@@ -358,7 +381,7 @@ def flat_directions(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sentences about what is not identified, one for each flat direction, with as few parameters as possible."""
     flat = information.null.shape[1]
-    if not flat or information.rising or not np.all(np.isfinite(information.matrix)):
+    if not flat or information.steepest < -UPWARDS or not np.all(np.isfinite(information.matrix)):
         return
     size = np.sqrt(np.abs(np.diag(information.matrix)))
     size = np.where(size > 1e-8 * np.max(size, initial=0.0), size, 1.0)

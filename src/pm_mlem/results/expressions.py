@@ -29,6 +29,8 @@ def equations(hypotheses: Hypotheses) -> list[tuple[str, str]]:
     """
     if isinstance(hypotheses, Mapping):
         return [(str(name), repr(np.asarray(value).tolist())) for name, value in hypotheses.items()]
+    if not isinstance(hypotheses, str | Sequence):
+        raise TypeError(f"A hypothesis is an equation like 'b = 0', or several in a list, not {hypotheses!r}.")
     if not isinstance(hypotheses, str):
         return [side for h in hypotheses for side in equations(h)]
     sides = hypotheses.split("=")

@@ -116,10 +116,12 @@ class Fit:
         """Parameters and Deterministics at the optimum (constrained space).
 
         A Deterministic that depends on a latent is its posterior mean. Parameters held with ``fixed=`` are
-        included at their values.
+        included at their values. The attribute ``left_out`` names Deterministics that cannot be reported, and why.
         """
         values = {**self._engine.objective.tables.structure.fixed, **self._report[0]}
-        return self._labels.dataset(self._in_model_order(values), estimator=self.estimator)
+        skipped = self._engine.objective.tables.skipped
+        left_out = {"left_out": "; ".join(f"{n}: {why}" for n, why in skipped.items())} if skipped else {}
+        return self._labels.dataset(self._in_model_order(values), estimator=self.estimator, **left_out)
 
     def _in_model_order(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [v.name for v in [*self.model.free_RVs, *self.model.deterministics]]
@@ -720,7 +722,12 @@ class Fit:
         Raises
         ------
         ValueError
-            Too few independent units, estimator "map", a backend without second derivatives by unit.
+            Too few independent units, estimates that are no maximum of the likelihood, a model whose curvature and
+            scores cannot disagree, estimator "map", a backend without second derivatives by unit.
+
+        Notes
+        -----
+        Entries on the boundary of their support, or at infinity, are taken as known.
 
         References
         ----------

@@ -22,13 +22,16 @@ def influence(fit: Fit) -> xr.Dataset:
 
     joined, known = fit._independent, fit._weights != 0
     groups = unit_groups(fit._engine.objective.tables, joined)
+    if not fit.n_params:
+        raise ValueError("The fit has no free parameters, so nothing has an influence on them.")
     if len(np.unique(joined[known])) < 2:
         raise ValueError("There is only one independent unit: without it nothing can be estimated.")
     scores = np.zeros((1 + joined.max(), fit.n_params))
     np.add.at(scores, joined[known], fit._weights[known, None] * fit._scores[known])
     of = spread(fit)
+    rank = fit.n_params - of.null.shape[1] - of.held.shape[1]
     moved = scores @ of.matrix  # (units, p), unconstrained
-    distance = np.einsum("up,up->u", scores, moved) / max(fit.n_params, 1)
+    distance = np.einsum("up,up->u", scores, moved) / rank if rank else np.full(len(scores), np.nan)
 
     labels = [fit._labels.units(g, np.zeros(g.units.shape)) for g in groups]
     names = fit._engine.objective.space.names

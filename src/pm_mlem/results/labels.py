@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from pm_mlem.graph import held
 from pm_mlem.graph.units import UnitGroup
+
+if TYPE_CHECKING:
+    from pm_mlem.results.fit import Fit
 
 
 class Labels:
@@ -67,6 +71,12 @@ def unknown(name: str, known: Sequence[str], argument: str) -> str:
     guess = f" Did you mean '{close[0]}'?" if close else ""
     listed = ", ".join(map(repr, known[:6])) + (", ..." if len(known) > 6 else "")
     return f"{argument}: the fit has no '{name}'.{guess} It has {listed}."
+
+
+def left_out(fit: Fit, name: str) -> str:
+    """A sentence about a Deterministic that cannot be reported; empty for all other names."""
+    skipped = fit._engine.objective.tables.skipped
+    return f" The Deterministic '{name}' is left out: {skipped[name]}" if name in skipped else ""
 
 
 def entry_names(array: xr.DataArray) -> list[str]:

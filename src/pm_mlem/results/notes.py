@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pm_mlem.inference.information import Information
     from pm_mlem.objective.engine import Engine
 
-UPWARDS = 1e-3
-"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
 RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further unit."""
 SMALL = 1e-8
@@ -45,14 +43,10 @@ def optimum_notes(diagnosis: Diagnosis) -> Iterator[str]:
             f"The likelihood rises to a limit as {listed(diagnosis.away)} {runs} away to infinity (separated "
             f"outcomes?): use a prior (estimator='map') or fewer predictors.{lost}"
         )
-    information = diagnosis.information
-    if information is None:
-        return
-    curvature = np.linalg.eigvalsh(information.matrix) if np.all(np.isfinite(information.matrix)) else np.zeros(0)
-    if np.any(curvature < -UPWARDS):
+    if diagnosis.saddle:
         yield (
-            f"The estimates are a saddle point, not a maximum: the objective bends upwards in {information.rising} "
-            "direction(s). Start elsewhere (starts=...)."
+            "The estimates are a saddle point, not a maximum: the objective bends upwards in "
+            f"{diagnosis.information.rising} direction(s). Start elsewhere (starts=...)."
         )
     if diagnosis.flat:
         entries = dict.fromkeys(entry for own, _ in diagnosis.flat for entry in own)
@@ -85,7 +79,7 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
 
 
 def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
-    """Why the curvature at estimates says nothing about their errors: they are not meant to be a maximum.
+    """Why the curvature at estimates says nothing about their errors: they are no maximum, or not meant to be one.
 
     Empty where they are one after all, or as good as one.
 
@@ -95,7 +89,7 @@ def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradi
     """
     objective = engine.objective
     last = optimum.legs[-1][0] if optimum.legs else ""
-    if engine.plan is None and last not in VARIANTS.values():
+    if engine.plan is None and last not in VARIANTS.values() and optimum.converged:
         return ""
     if objective.penalty is not None:
         penalty = objective.penalty
@@ -106,6 +100,8 @@ def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradi
         return f"{last} does not end at a maximum of the likelihood"
     if objective.penalty is not None:
         return "the maximum of a penalized likelihood is not one of the likelihood"
+    if engine.plan is None:
+        return f"the fit has not converged ({optimum.status})"
     return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 

@@ -16,7 +16,8 @@ from pm_mlem.inference.covariance import changing
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.guards import Guard
-from pm_mlem.results.labels import entry_names, unknown
+from pm_mlem.optimize.problem import Status
+from pm_mlem.results.labels import entry_names, left_out, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,6 +79,8 @@ class Profiles:
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def checked_peak(self) -> Peak:
+        if self.fit.status is Status.DEGENERATE:
+            raise ValueError("The fit has no profile: the objective has no maximum here, see its message.")
         peak = find_peak(self.objective, self.fit._optimum.point)
         gained = peak.value - self.fit._optimum.value
         if gained > HIGHER:
@@ -319,7 +322,7 @@ def find(fit: Fit, var: str) -> tuple[str, tuple[int, ...] | None]:
     entries = [] if owner is None else entry_names(fit.estimates[owner])
     if var in entries:
         return str(owner), tuple(map(int, np.unravel_index(entries.index(var), fit.estimates[owner].shape)))
-    raise ValueError(unknown(var, entries or known, "var"))
+    raise ValueError(unknown(var, entries or known, "var") + left_out(fit, var))
 
 
 def profile_intervals(fit: Fit, level: float, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -129,7 +129,8 @@ def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs)
     """Refits to the fit's own data with weights that are drawn."""
     refit = Refitter(fit, fit._engine.objective)
     for rng in rngs:
-        yield refit(draw(rng), fit._engine.objective.data)
+        weights, data = draw(rng), fit._engine.objective.data
+        yield refit(weights, data)
 
 
 def simulated(fit: Fit, rngs) -> Iterator[Replicate]:

@@ -31,10 +31,13 @@ def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed"
     kinds = [kind] if isinstance(kind, str) else list(kind)
     if not kinds:
         raise ValueError("kind is an empty list; name at least one kind of covariance.")
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"kind={kinds} names a kind twice.")
     by_replicates = kinds[0] == "bootstrap"
     intervals = fit.confidence_intervals(level, "bootstrap" if by_replicates else "wald",
                                          covariance="observed" if by_replicates else kinds[0])  # fmt: skip
     errors = [fit.standard_errors(k) for k in kinds]
+    observed = errors[0] if kinds[0] in ("observed", "bootstrap") else fit.standard_errors()
     rows, index = [], []
     for name in listed(fit):
         estimate = fit.estimates[name]
@@ -44,6 +47,8 @@ def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed"
         bounds = intervals[name].values if name in intervals else np.stack([blank, blank], axis=-1)
         for i in np.ndindex(*estimate.shape):
             note = fit._note(name, i, float(own[0][i]))
+            if np.isnan(own[0][i]) and name in observed and np.isfinite(observed[name].values[i]):
+                note = f"no standard error of kind {kinds[0]!r}: the scores of the units depend on each other"
             rows.append((float(estimate.values[i]), *[float(e[i]) for e in own], *map(float, bounds[i]), note))
     columns = ["se"] if isinstance(kind, str) else [f"se_{k}" for k in kinds]
     return pd.DataFrame(rows, index=index, columns=["estimate", *columns, "ci_lb", "ci_ub", "note"])

@@ -17,7 +17,8 @@ from pm_mlem.inference.covariance import (
 )
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.weights import shape_of, unit_labels
-from pm_mlem.results.labels import entry_names, unknown
+from pm_mlem.results.labels import entry_names, left_out, unknown
+from pm_mlem.results.summary import LARGE, listed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,7 +50,8 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         prior = None
         if fit.estimator == "map":
             prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
-        return outer_product(fit._scores, fit._weights, prior, fit._information.held.T, fit._information.away)
+        information = fit._information
+        return outer_product(fit._scores, fit._weights, prior, information.held.T, information.away, information.matrix)
     clusters = None if cluster is None else clusters_of(fit, cluster)
     return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
 
@@ -134,7 +136,9 @@ def covariance(
     if space not in ("constrained", "unconstrained"):
         raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
     of = spread(fit, kind, cluster, small_sample)
-    if space == "unconstrained":
+    if not fit.n_params:
+        matrix, labels = np.zeros((0, 0)), []
+    elif space == "unconstrained":
         matrix = delta_covariance(np.eye(fit.n_params), of)
         labels = list(parameters.labels)
     else:
@@ -176,6 +180,9 @@ def confidence_intervals(
     names = None if var_names is None else chosen(fit, var_names)
     if kind == "bootstrap":
         found = replicates(fit, bootstrap, cluster, small_sample).confidence_intervals(level)
+        for name in names or ():
+            if name not in found:
+                raise ValueError(f"var_names: '{name}' {without_replicates(fit, name)}; use kind='wald'.")
         return found if names is None else found[names]
     check_no_bootstrap(bootstrap, kind)
     if kind not in ("wald", "profile"):
@@ -194,7 +201,6 @@ def confidence_intervals(
     if covariance != "observed" or cluster is not None or small_sample:
         raise ValueError("covariance=, cluster= and small_sample= belong to kind='wald', not to 'profile'.")
     from pm_mlem.results.profiles import objective_name, profile_intervals, remarks
-    from pm_mlem.results.summary import listed
 
     names = [n for n in listed(fit) if n in fit._engine.report.names] if names is None else names
     values, notes = profile_intervals(fit, level, names)
@@ -214,13 +220,22 @@ def chosen(fit: Fit, names: Sequence[str]) -> list[str]:
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
-            raise ValueError(unknown(name, known, "var_names"))
+            raise ValueError(unknown(name, known, "var_names") + left_out(fit, name))
     return names
+
+
+def without_replicates(fit: Fit, name: str) -> str:
+    """Why a bootstrap has no replicates of a variable."""
+    if name not in fit._engine.report.names:
+        return "is held, so it has no interval"
+    return f"has {fit.estimates[name].size} entries, and replicates are made of Deterministics of up to {LARGE}"
 
 
 def errors_of(fit: Fit, name: str, of: Covariance) -> np.ndarray:
     """Standard errors of the entries of a variable; NaN for those that have none, see :mod:`.diagnosis`."""
     errors = delta_method(fit._jacobians[name], of)
+    if name not in fit._engine.objective.space.names:
+        errors = np.where(fit._diagnosis.leans(fit._jacobians[name]), np.nan, errors)
     reasons = fit._diagnosis.reasons.get(name)
     return errors if reasons is None else np.where(np.reshape(np.array(reasons) != "", errors.shape), np.nan, errors)
 
@@ -234,6 +249,8 @@ def wald_interval(fit: Fit, of: Covariance, name: str, level: float) -> np.ndarr
         return wald(estimate, error, level)
     where, free = space.slices[name], space.is_free(name)
     own = jacobian[free][:, where]
+    if not own.shape[1]:  # the probability of the only state
+        return wald(estimate, error, level)
     bounds = np.full((*estimate.shape, 2), np.nan)
     if own.shape[0] == own.shape[1] and np.count_nonzero(own - np.diag(np.diag(own))) == 0:  # entry by entry
         u, u_error = fit._optimum.point, delta_method(np.eye(fit.n_params)[where], of)

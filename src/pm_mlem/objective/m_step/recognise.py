@@ -74,7 +74,7 @@ def recognise(
         closed = [b for b in closed if not gives_way(b, closed, tables)]
     closed.sort(key=lambda block: block.order)
     names = {block.name for block in closed}
-    remaining = [p for p in parameters if p.name not in names]
+    remaining = [p for p in parameters if p.name not in names and len(coordinates(space, [p.name]))]
     priors = prior_arrays(tables) if estimator == "map" else ()
     # Newton steps on sums need derivatives forwards, which callbacks do not have
     reduced = reduced_block(remaining, users, tables, probing, priors) if backend == "jax" else None

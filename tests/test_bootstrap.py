@@ -1,6 +1,9 @@
 """The bootstrap against theory, against explicit refits, and against SciPy."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytest
 from scipy import stats
@@ -406,6 +409,44 @@ def test_replicates_without_a_maximum_are_left_out(mean, monkeypatch):
     monkeypatch.setattr(refits.Refitter, "__call__", lambda *a: call(*a)._replace(converged=False))
     with pytest.raises(mlem.NotIdentifiedError, match="6 of 6 replicates did not reach a maximum"):
         run(mean, 6)
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+@pytest.mark.parametrize("kind", ["case", "parametric"])
+def test_separated_replicates_are_left_out(reference, kind, monkeypatch):
+    """Those in which a group has outcomes of one kind only, whichever group is the reference."""
+    group, y = np.repeat([0, 1], 12), np.tile([1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0], 2)
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 10, shape=2)
+        pm.Bernoulli("y", logit_p=b[0] + b[1] * (group == 1 - reference), observed=y)
+    found, call, separated = fit(model), refits.Refitter.__call__, []
+
+    def recording(self, weights, data):
+        drawn = y if kind == "case" else np.asarray(data[0])
+        shares = [np.average(drawn[group == g], weights=weights[group == g]) for g in (0, 1)]
+        separated.append(min(shares) == 0 or max(shares) == 1)
+        return call(self, weights, data)
+
+    monkeypatch.setattr(refits.Refitter, "__call__", recording)
+    result = run(found, 60, kind=kind)
+    assert 3 <= sum(separated) <= 30
+    np.testing.assert_array_equal(result.converged, ~np.array(separated))
+    assert result.standard_errors()["b"].max() < 2
+
+
+def test_a_replicate_on_its_way_to_infinity():
+    """In one replicate no mother with hypertension has a child of normal weight."""
+    data = pd.read_csv(Path(__file__).parents[1] / "docs/notebooks/data/birthwt.csv", comment="#")
+    race = [(data["race"] == r).astype(int) for r in ("black", "other")]
+    others = [data[c] for c in ("smoke", "ptl", "ht", "ui", "ftv")]
+    columns = [np.ones(len(data)), data["age"], data["lwt"], *race, *others]
+    with pm.Model() as model:
+        beta = pm.Normal("beta", 0, 10, shape=10)
+        pm.Bernoulli("low", logit_p=pm.math.dot(np.column_stack(columns), beta), observed=data["low"])
+    result = run(fit(model), 200, random_seed=2)
+    assert np.flatnonzero(~result.converged).tolist() == [162]
+    assert "1 did not converge and is left out" in result.message
+    assert result.standard_errors()["beta"].values[7] == pytest.approx(0.78, abs=0.01)
 
 
 def test_what_is_not_identified_or_held_has_no_error():

@@ -1,6 +1,9 @@
 """Why a standard error is missing: by name, in the note of the summary and in the message; all others stay."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor.tensor as pt
 import pytest
@@ -108,6 +111,101 @@ def test_complete_separation_leaves_nothing():
     assert table["se"].isna().all()
     assert table.loc["b[0]", "note"] == "not identified, as b[1] is at infinity"
     assert "This leaves b[0] undetermined." in found.message
+
+
+def logistic(columns, y):
+    """A logistic regression, its fit by maximum likelihood, with the odds of each term."""
+    with pm.Model(coords={"term": list(columns)}) as model:
+        b = pm.Normal("b", 0, 10, dims="term")
+        pm.Deterministic("odds", pm.math.exp(b), dims="term")
+        pm.Bernoulli("y", logit_p=np.column_stack(list(columns.values())) @ b, observed=y)
+    return fit(model)
+
+
+@pytest.fixture(scope="module")
+def older_mothers():
+    """Mothers aged 30 or more: none who does not smoke has a light child."""
+    path = Path(__file__).parents[1] / "docs/notebooks/data/birthwt.csv"
+    return pd.read_csv(path, comment="#").query("age >= 30")[["low", "lwt", "smoke"]].to_records(index=False)
+
+
+def columns_of(data, *names):
+    smoke = data["smoke"].astype(float)
+    known = {"one": np.ones(len(data)), "lwt": data["lwt"].astype(float), "smoke": smoke, "nonsmoker": 1.0 - smoke}
+    return {n: known[n] for n in names}
+
+
+@pytest.mark.parametrize("kind", ["observed", "opg", "sandwich"])
+def test_two_runaways_with_a_finite_sum(older_mothers, kind):
+    """Standard errors do not depend on which group is the reference: only the direction to infinity is held."""
+    low = older_mothers["low"]
+    one = logistic(columns_of(older_mothers, "one", "lwt", "smoke"), low)
+    other = logistic(columns_of(older_mothers, "one", "lwt", "nonsmoker"), low)
+    errors, expected = one.standard_errors(kind), other.standard_errors(kind)
+    assert float(errors["b"].sel(term="lwt")) == pytest.approx(float(expected["b"].sel(term="lwt")), rel=1e-5)
+    assert np.isnan(errors["b"].values).tolist() == [True, False, True]
+    assert np.isnan(errors["odds"].values).tolist() == [True, False, True]
+    assert np.isnan(expected["b"].values).tolist() == [False, False, True]
+
+
+def test_the_finite_sum_of_two_runaways(older_mothers):
+    """That of the smokers alone: the others say nothing about it."""
+    smokers = older_mothers["smoke"] == 1
+    columns = columns_of(older_mothers, "one", "lwt", "smoke")
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 10, shape=3)
+        pm.Deterministic("smoker", b[0] + 130 * b[1] + b[2])
+        pm.Deterministic("nonsmoker", b[0] + 130 * b[1])
+        pm.Bernoulli("y", logit_p=np.column_stack(list(columns.values())) @ b, observed=older_mothers["low"])
+    table = fit(model).summary()
+    alone = logistic(
+        {"one": np.ones(smokers.sum()), "lwt": columns["lwt"][smokers] - 130}, older_mothers["low"][smokers]
+    ).summary()
+    assert table.loc["smoker", "estimate"] == pytest.approx(alone["estimate"].iloc[0], rel=1e-5)
+    assert table.loc["smoker", "se"] == pytest.approx(alone["se"].iloc[0], rel=1e-5)
+    assert table.loc["b[1]", "se"] == pytest.approx(alone["se"].iloc[1], rel=1e-5)
+    assert table.loc["b[1]", "se"] == pytest.approx(0.01755, rel=1e-3)
+    assert table.loc["nonsmoker", "note"] == "depends on b[0], b[2] at infinity"
+
+
+@pytest.mark.parametrize("more", [[], ["lwt"]])
+@pytest.mark.parametrize(("group", "away"), [("smoke", ["one", "smoke"]), ("nonsmoker", ["nonsmoker"])])
+def test_separation_by_name(older_mothers, more, group, away):
+    found = logistic(columns_of(older_mothers, "one", *more, group), older_mothers["low"])
+    table, entries = found.summary(), ", ".join(f"b[{a}]" for a in away)
+    assert f"as {entries} run{'s' * (len(away) == 1)} away to infinity (separated outcomes?)" in found.message
+    assert "identified" not in found.message
+    for a in away:
+        assert table.loc[f"b[{a}]", "note"] == "runs away to infinity (separation)"
+        assert table.loc[f"odds[{a}]", "note"] == f"depends on {entries} at infinity"
+    assert table["se"].notna().sum() == 2 * (len(table) // 2 - len(away))
+
+
+def test_a_predictor_twice_is_no_runaway():
+    """Far from where they started, but not along the direction that is flat."""
+    with pm.Model() as model:
+        a, b = pm.Normal("a", 0, 100), pm.Normal("b", 0, 100)
+        pm.Normal("y", a + b, 1.0, observed=50 + Y)
+    found = fit(model)
+    assert "only a + b is identified" in found.message
+    assert "infinity" not in found.message
+
+
+def test_a_separating_predictor_twice():
+    """Both flaws have their sentence: the sum runs away, the difference was never determined."""
+    group = np.repeat([0.0, 1.0], 10)
+    found = logistic({"one": np.ones(20), "x": group, "again": group}, np.tile([0, 1], 10) * (group == 0))
+    assert "b[x], b[again] run away to infinity" in found.message
+    assert "only b[x] + b[again] is identified" in found.message
+    assert found.summary().loc["b[one]", "se"] == pytest.approx(1 / np.sqrt(2.5), rel=1e-5)
+
+
+def test_a_small_effect_on_a_large_scale_is_no_runaway():
+    with pm.Model() as model:
+        pm.Normal("y", pm.Normal("mu", 0, 1000), 1000.0, observed=[-990.0, 1014.0])
+    found = fit(model)
+    assert "infinity" not in found.message
+    assert found.summary().loc["mu", "se"] == pytest.approx(1000 / np.sqrt(2), rel=1e-5)
 
 
 # --- flat directions --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ NOTEBOOKS = sorted(p.name for p in (ROOT / "docs" / "notebooks").glob("*.ipynb")
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_run(name, tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "docs" / "notebooks" / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     cells = json.loads((ROOT / "docs" / "notebooks" / name).read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -38,6 +40,8 @@ def test_notebooks_run(name, tmp_path, monkeypatch, capsys):
     namespace = {}
     for cell in code:
         exec(compile(cell, name, "exec"), namespace)
+    differences = re.findall(r"difference at most (\S+)", capsys.readouterr().out)
+    assert all(float(d) < 2e-4 for d in differences)
 
 
 def test_the_readme_example_is_short():

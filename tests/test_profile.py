@@ -327,6 +327,30 @@ def test_separated_outcomes():
     assert high == np.inf
 
 
+@pytest.mark.parametrize("reference", [0, 1])
+def test_odds_of_separated_outcomes(reference):
+    """Their ends are those of the coefficients, 0 and infinity among them; sums that run away keep their scale."""
+    group, y = np.repeat([0, 1], 8), np.array([0] * 8 + [1, 0, 0, 1, 0, 1, 0, 0])
+    with pm.Model() as model:
+        b = pm.Normal("b", 0, 10, shape=2)
+        pm.Deterministic("odds", pm.math.exp(b))
+        pm.Deterministic("empty", b[0] + (b[1] if reference else 0.0))
+        pm.Bernoulli("y", logit_p=b[0] + b[1] * (group == 1 - reference), observed=y)
+    found = fit(model)
+    bounds = found.confidence_intervals(kind="profile")
+    ends = np.exp(bounds["b"].values)
+    np.testing.assert_allclose(bounds["odds"], ends, rtol=1e-5)
+    assert np.any(bounds["odds"].values == 0)
+    np.testing.assert_allclose(bounds["empty"], [-np.inf, np.log(np.expm1(DROP / 8))], rtol=1e-5)
+    away = 0 if reference == 0 else 1
+    curve = found.profile(f"odds[{away}]", points=[0.01, 0.1, 1.0])
+    expected = found.profile(f"b[{away}]", points=np.log([0.01, 0.1, 1.0]))
+    np.testing.assert_allclose(curve["log_likelihood"], expected["log_likelihood"], rtol=1e-7)
+    np.testing.assert_array_equal(curve["value"], [0.01, 0.1, 1.0])
+    with pytest.raises(ValueError, match=rf"-1 must be positive, as 'odds\[{away}\]'"):
+        found.profile(f"odds[{away}]", points=[-1.0])
+
+
 def test_what_is_not_identified():
     with pm.Model() as model:
         a, b = pm.Normal("a"), pm.Normal("b")

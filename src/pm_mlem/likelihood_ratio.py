@@ -160,14 +160,12 @@ def replicates(
 def best(refit: Refitter, points: list[np.ndarray], drawn: Mapping[str, np.ndarray]) -> float:
     """The largest log-likelihood that refits to data reach from several points; NaN if none converges."""
     objective, weights = refit.objective, refit.fit._weights
-    data = list(objective.data)
-    for i, (name, (symbol, _)) in enumerate(objective.tables.structure.inputs.items()):  # the first of the data
-        data[i] = np.asarray(drawn[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
+    data = objective.data_with(drawn)
     if not objective.space.size:
-        return float(objective.log_likelihood(points[0], weights, tuple(data)))
+        return float(objective.log_likelihood(points[0], weights, data))
     values = []
     for point in points:
         refit.start = point
-        end = refit(weights, tuple(data))
+        end = refit(weights, data)
         values += [end.log_likelihood] if end.converged else []
     return max(values, default=float("nan"))

@@ -9,6 +9,9 @@ import numpy as np
 
 from pm_mlem.inference.information import Information, observed_information
 
+AT_INFINITY = 1e-3
+"""Of its derivatives by the parameters that run away what a function may change in the directions in which they do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
@@ -19,16 +22,18 @@ class Covariance:
     matrix : (p, p)
     null : (p, k), orthonormal directions in which the estimates have no variance that could be stated
     held : (p, h), orthonormal directions in which the estimates are taken as given
+    away : (p, r), orthonormal directions in which they run away to infinity
     """
 
     matrix: np.ndarray
     null: np.ndarray
     held: np.ndarray
+    away: np.ndarray
 
 
 def observed(information: Information) -> Covariance:
     """The inverse of the observed information."""
-    return Covariance(information.inverse, information.null, information.held)
+    return Covariance(information.inverse, information.null, information.held, information.away)
 
 
 def outer_product(
@@ -36,6 +41,7 @@ def outer_product(
     weights: np.ndarray,
     prior: np.ndarray | None = None,
     held: np.ndarray | None = None,
+    away: np.ndarray | None = None,
     reference: np.ndarray | None = None,
 ) -> Covariance:
     """The inverse of the sum of the outer products of the units' scores (Berndt, Hall, Hall & Hausman 1974).
@@ -46,10 +52,11 @@ def outer_product(
     weights : (units,) how often each unit counts
     prior : (p, p) second derivatives of the log-prior, under "map"
     held : (h, p) functions of the parameters that are taken as given
+    away : (p, r) directions in which the estimates run away
     reference : (p, p) the observed information, beside which scores may be nothing but rounding
     """
     total = variability(scores, weights)
-    return observed(observed_information(-total if prior is None else prior - total, held, reference))
+    return observed(observed_information(-total if prior is None else prior - total, held, away, reference))
 
 
 def sandwich(
@@ -87,9 +94,8 @@ def sandwich(
         groups = None
         meat = variability(scores, weights)
     matrix = information.inverse @ meat @ information.inverse
-    return Covariance(
-        matrix * factor(weights, scores.shape[1], groups, small_sample), information.null, information.held
-    )
+    matrix *= factor(weights, scores.shape[1], groups, small_sample)
+    return Covariance(matrix, information.null, information.held, information.away)
 
 
 def factor(weights: np.ndarray, p: int, groups: int | None, small_sample: bool) -> float:
@@ -119,8 +125,8 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     Returns
     -------
     ndarray
-        Shape (...); NaN where the function changes along a direction that is not identified, or along no other
-        direction than those that are held.
+        Shape (...); NaN where the function changes along a direction that is not identified, along one in which the
+        estimates run away, or along no other than those that are held.
     """
     flat = jacobian.reshape(math.prod(jacobian.shape[:-1]), jacobian.shape[-1])
     variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
@@ -138,11 +144,19 @@ def delta_covariance(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray
 
 
 def unidentified(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
-    """Which rows of a Jacobian (m, p) reach into the null space, or are all in the held directions."""
+    """Which rows of a Jacobian (m, p) reach into the null space or to infinity, or are all in the held directions."""
     length = np.linalg.norm(jacobian, axis=1)
     length = np.where(length > 0, length, 1.0)
     flat = np.linalg.norm(jacobian @ covariance.null, axis=1) > 1e-6 * length
+    flat |= changing(jacobian, covariance.away)
     if not covariance.held.shape[1]:
         return flat
     rest = np.linalg.norm(jacobian - jacobian @ covariance.held @ covariance.held.T, axis=1)
     return flat | ((rest <= 1e-6 * length) & np.any(jacobian != 0, axis=1))
+
+
+def changing(jacobian: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """Which rows of a Jacobian (m, p) change in directions (p, r) in which the estimates run away."""
+    own = np.linalg.norm(jacobian[:, np.any(away != 0, axis=1)], axis=1)
+    least = np.maximum(AT_INFINITY * own, 1e-10 * np.linalg.norm(jacobian, axis=1))
+    return np.linalg.norm(jacobian @ away, axis=1) > least

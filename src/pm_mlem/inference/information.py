@@ -22,6 +22,7 @@ class Information:
     null : (p, k), orthonormal directions along which the objective does not bend
     rising : number of directions along which it bends upwards (a saddle point, not a maximum)
     held : (p, h), orthonormal directions that are held: inverse, null and rising are those of all others
+    away : (p, r), orthonormal directions in which the estimates run away to infinity; they are held
     """
 
     matrix: np.ndarray
@@ -29,6 +30,7 @@ class Information:
     null: np.ndarray
     rising: int
     held: np.ndarray
+    away: np.ndarray
 
     @property
     def regular(self) -> bool:
@@ -55,7 +57,10 @@ class Information:
 
 
 def observed_information(
-    hessian: np.ndarray, held: np.ndarray | None = None, reference: np.ndarray | None = None
+    hessian: np.ndarray,
+    held: np.ndarray | None = None,
+    away: np.ndarray | None = None,
+    reference: np.ndarray | None = None,
 ) -> Information:
     """Split the curvature into identified and unidentified directions.
 
@@ -64,14 +69,16 @@ def observed_information(
     hessian : (p, p) second derivatives of the objective (log-likelihood, or log-posterior under "map")
     held : (h, p) functions of the parameters (their gradients) that are kept as they are: the information is restricted
         to the directions that do not change them
+    away : (p, r) directions in which the estimates run away; they are held as well
     reference : (p, p) another information; what is nothing beside it is rounding
     """
     matrix = -0.5 * (hessian + hessian.T)
     held = np.zeros((0, len(matrix))) if held is None else held
-    fixed, free = split(held)
+    away = np.zeros((len(matrix), 0)) if away is None else away
+    fixed, free = split(np.concatenate([held, away.T]))
     inner = free.T @ matrix @ free
     if not np.all(np.isfinite(inner)):  # nothing is known about any direction
-        return Information(matrix, np.zeros_like(matrix), free, 0, fixed)
+        return Information(matrix, np.zeros_like(matrix), free, 0, fixed, away)
     size = np.sqrt(np.abs(np.diag(inner)))
     if reference is not None:
         size = np.maximum(size, np.sqrt(np.abs(np.diag(free.T @ reference @ free))))
@@ -83,7 +90,8 @@ def observed_information(
     inverse = (vectors[:, solid] / values[solid]) @ vectors[:, solid].T / np.outer(size, size)
     null = vectors[:, ~solid] / size[:, None]
     null, _ = np.linalg.qr(null) if null.size else (null, None)
-    return Information(matrix, free @ inverse @ free.T, free @ null, int(np.sum(values < -NEGLIGIBLE)), fixed)
+    rising = int(np.sum(values < -NEGLIGIBLE))
+    return Information(matrix, free @ inverse @ free.T, free @ null, rising, fixed, away)
 
 
 def split(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

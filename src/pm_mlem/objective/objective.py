@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -54,6 +54,13 @@ class Objective:
         other = copy(self)
         object.__setattr__(other, "data", tuple(data))
         return other
+
+    def data_with(self, observed: Mapping[str, np.ndarray]) -> tuple:
+        """The data with other values of the observed variables, where these are inputs (``replaceable=True``)."""
+        data = list(self.data)
+        for i, (name, (symbol, _)) in enumerate(self.tables.structure.inputs.items()):  # the first of the data
+            data[i] = np.asarray(observed[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
+        return tuple(data)
 
     # --- pure functions ------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Entries on the boundary of the support, and those that run away to infinity, have no standard errors. They are **held**:
 the information is restricted to the directions that leave them as they are, entries that have a coordinate of their own
 by that coordinate, probabilities of a simplex by their logarithms. All other standard errors are those of the model in
-which the held entries are known.
+which the held entries are known. Coefficients that run away are held only in the directions in which they do: where two
+of them do so with a finite sum, the sum is estimated like any other number.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ UPWARDS = 1e-3
 """Upward curvature (log-likelihood per unit squared) that is more than rounding."""
 LEANS = 1e-3
 """Of all its slopes that by a held entry from which on a function depends on it."""
+ROUNDING = 1e-8
+"""Components of a unit vector that count as zero."""
+FLATTENED = 1e-2
+"""Of its curvature where it came from what a runaway may have left."""
+ALWAYS_FLAT = 1e-9
+"""Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -63,7 +70,7 @@ class Diagnosis:
     steps: np.ndarray
 
     def leans(self, jacobian: np.ndarray) -> np.ndarray:
-        """Which functions (..., p) would change with an entry that is on the boundary or at infinity."""
+        """Which functions (..., p) would change with an entry that is on the boundary."""
         size = np.linalg.norm(jacobian, axis=-1)
         return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
 
@@ -82,9 +89,11 @@ class Diagnosis:
         sentences = own or [sentence for _, sentence in self.flat]
         if sentences:
             return f"not identified: {'; '.join(sentences[:2])}"
-        held = [e.split(" = ")[0] for e in self.border] + list(self.away)
-        have = "has" if len(held) == 1 else "have"
-        return f"depends on {listed(held)}, which {have} no standard error" if held else "not identified"
+        border = [e.split(" = ")[0] for e in self.border]
+        if not border:
+            return f"depends on {listed(self.away)} at infinity" if self.away else "not identified"
+        have = "has" if len(border) + len(self.away) == 1 else "have"
+        return f"depends on {listed([*border, *self.away])}, which {have} no standard error"
 
 
 def diagnose(
@@ -104,8 +113,14 @@ def diagnose(
     matrix = None if hessian is None else -0.5 * (hessian + hessian.T)
     at_border = border_masks(objective, point, matrix)
     far = [] if matrix is None else [j for j in runaways(objective, point, matrix) if not names.held_by(j, at_border)]
-    bounded, away = [j for j in far if names.bounded(j)], [j for j in far if not names.bounded(j)]
-    lost = drained(names, matrix, away, derivatives, space.initial) if away and derivatives is not None else []
+    bounded, directions = [j for j in far if names.bounded(j)], np.zeros((space.size, 0))
+    before = None
+    if matrix is not None and np.any(np.abs(point - space.initial) > FAR):
+        before = None if derivatives is None else -np.asarray(derivatives(space.initial)[2])
+        unbounded = np.array([not names.bounded(j) for j in range(space.size)])
+        directions = runaway_directions(point - space.initial, matrix, before, unbounded)
+    away = [int(j) for j in np.flatnonzero(np.any(directions != 0, axis=1))]
+    lost = drained(names, matrix, away, before) if away and before is not None else []
 
     reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
     for j in lost:
@@ -128,13 +143,13 @@ def diagnose(
 
     information, flat = None, ()
     if hessian is not None:
-        held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *away, *lost]]]
-        information = observed_information(hessian, np.array(held).reshape(len(held), space.size))
+        held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *lost]]]
+        information = observed_information(hessian, np.array(held).reshape(len(held), space.size), directions)
         flat = tuple(flat_directions(names, point, information, derivatives))
     steps = [
         log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
     ]
-    steps += list(np.eye(space.size)[[*bounded, *away, *lost]])
+    steps += list(np.eye(space.size)[[*bounded, *lost]])
     steps = np.array(steps).reshape(len(steps), space.size)
     return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
 
@@ -307,12 +322,53 @@ def runaways(objective: Objective, point: np.ndarray, matrix: np.ndarray) -> Ite
         yield from (int(j) for j in far if cost([j]) < FLAT)
 
 
-def drained(
-    names: Names, matrix: np.ndarray, away: Sequence[int], derivatives: Callable, initial: np.ndarray
-) -> list[int]:
+def runaway_directions(
+    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float = FAR
+) -> np.ndarray:
+    """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
+
+    Parameters
+    ----------
+    moved : (p,) how far each coordinate has run
+    matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
+        which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
+    candidates : (p,) which coordinates may run away
+    distance : how far is far
+    """
+    nothing = np.zeros((len(moved), 0))
+    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
+    if not len(far) or not np.all(np.isfinite(matrix)):
+        return nothing
+    by = moved[far]
+    own = matrix[np.ix_(far, far)]
+    costs, vectors = np.linalg.eigh(0.5 * own * np.outer(by, by))
+    flat = vectors[:, np.abs(costs) < FLAT]
+    flat = by[:, None] * np.where(np.abs(flat) > ROUNDING, flat, 0.0)
+    if before is not None and np.all(np.isfinite(before)):
+        flat = flattened(flat, own, before[np.ix_(far, far)])
+    basis, size, _ = np.linalg.svd(flat, full_matrices=False)
+    basis = basis[:, size > 0]
+    basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
+    if np.linalg.norm(by @ basis) <= distance:
+        return nothing
+    return np.eye(len(moved))[:, far] @ basis
+
+
+def flattened(directions: np.ndarray, after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The part of the span of the directions, (p, k), along which the objective was not flat before."""
+    size = np.sqrt(np.abs(np.diag(before)))
+    size = np.where(size > 0, size, 1.0)
+    basis, _ = np.linalg.qr(size[:, None] * directions)
+    scaled = [basis.T @ (m / np.outer(size, size)) @ basis for m in (before, after)]
+    values, vectors = np.linalg.eigh(scaled[0])
+    left = np.einsum("ij,ik,kj->j", vectors, scaled[1], vectors)
+    changed = np.abs(values) > np.maximum(ALWAYS_FLAT, np.abs(left) / FLATTENED)
+    return (basis @ vectors[:, changed]) / size[:, None]
+
+
+def drained(names: Names, matrix: np.ndarray, away: Sequence[int], before: np.ndarray) -> list[int]:
     """Coordinates without bounds whose curvature has vanished along with that of the runaways."""
-    before = np.abs(np.diag(np.asarray(derivatives(initial)[2])))
-    gone = np.abs(np.diag(matrix)) < DRAINED * before
+    gone = np.abs(np.diag(matrix)) < DRAINED * np.abs(np.diag(before))
     return [int(j) for j in np.flatnonzero(gone) if j not in away and not names.bounded(int(j))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import chi2
 
 from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.inference.covariance import changing
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.guards import Guard
@@ -114,7 +115,9 @@ class Profiles:
             free = np.count_nonzero(self.space.is_free(name))
             if len(own) == free and set(moved) <= {self.own_coordinate(name, index)}:
                 return self.coordinate(name, index, label, estimate)
-        return self.natural_scale(name, index, label, estimate)
+        entry = self.natural_scale(name, index, label, estimate)
+        away = self.fit._information.away
+        return self.log_scale(entry) if np.any(changing(row[None], away)) and self.stays_positive(entry) else entry
 
     def is_simplex(self, name: str) -> bool:
         structure = self.fit._engine.objective.tables.structure
@@ -182,6 +185,29 @@ class Profiles:
             return as_numbers(report.entry_derivatives(name, u, position, data))
 
         return Entry(name, index, label, estimate, estimand, float, float)
+
+    def stays_positive(self, entry: Entry) -> bool:
+        """Whether a number is positive at the estimates, at the initial point, and as far on its other side."""
+        initial, point = self.space.initial, self.peak.point
+        values = [entry.estimand(u)[0] for u in (point, initial, 2.0 * initial - point)]
+        return all(np.isfinite(v) and v > 0 for v in values)
+
+    def log_scale(self, entry: Entry) -> Entry:
+        """A positive number that runs away to infinity or to 0, by its logarithm."""
+
+        def estimand(u):
+            value, gradient, hessian = entry.estimand(u)
+            slope = gradient / value
+            return float(np.log(value)), slope, hessian / value - np.outer(slope, slope)
+
+        def scaled(value: float) -> float:
+            if not value > 0:
+                raise ValueError(f"points: {value:g} must be positive, as '{entry.label}' is at infinity or at 0.")
+            return float(np.log(value))
+
+        centre = estimand(self.peak.point)[0]
+        reach = (min(centre, 0.0) - REACH, max(centre, 0.0) + REACH)
+        return replace(entry, estimand=estimand, natural=lambda c: float(np.exp(c)), scaled=scaled, reach=reach)
 
     # --- intervals and curves ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from pm_mlem.objective.objective import Objective
 from pm_mlem.objective.refit import refitting, whitening
 from pm_mlem.optimize import EM, LBFGS, EMMaps, Newton, Problem
 from pm_mlem.optimize.loop import run
-from pm_mlem.results.diagnosis import Names, runaways
+from pm_mlem.results.diagnosis import Names, runaway_directions
 from pm_mlem.results.simulate import simulator
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ COMPILED = 200
 HESSIANS = 300
 """Parameters up to which the ordinary optimizer forms Hessians."""
 EM_ITERATIONS = 100
-REMOTE = 4.0
-"""Standard errors that a replicate is away from the fit where it is looked at: its parameters may have no estimate."""
+OUTLYING = 4.0
+"""Standard errors from the fit beyond which an estimate is asked whether it is on its way to infinity."""
 
 Data = Sequence[Any]
 
@@ -68,7 +68,8 @@ class Refitter:
             found = Replicate(np.asarray(point), float(value), bool(converged))
         if found is None or not found.converged:
             found = self.ordinary(weights, data)
-        return found._replace(converged=False) if found.converged and self.collapsed(found.point, weights) else found
+        none = found.converged and (self.collapsed(found.point, weights) or self.away(found.point, weights, data))
+        return found._replace(converged=False) if none else found
 
     def collapsed(self, point: np.ndarray, weights: np.ndarray) -> bool:
         """Whether a state of a latent has run into a singularity of the likelihood."""
@@ -76,19 +77,25 @@ class Refitter:
             return False
         return bool(Guard(self.fit._engine.inspector, weights).collapse(point))
 
-    def proper(self, found: Replicate, weights: np.ndarray, data: Data) -> Replicate:
-        """The replicate, not converged if a parameter has run away to infinity that does not in the fit."""
-        if not found.converged:
-            return found
-        errors = np.sqrt(np.maximum(np.diag(self.fit._information.inverse), 0.0))
-        distance = np.abs(found.point - self.start)
+    @cached_property
+    def errors(self) -> np.ndarray:
+        """Standard errors of the fit's unconstrained parameters; 0 for those that cannot run away in a replicate."""
         names = Names(self.objective)
-        suspects = [j for j in np.flatnonzero((errors > 0) & (distance > REMOTE * errors)) if not names.bounded(int(j))]
-        if not suspects:
-            return found
-        hessian = np.asarray(self.objective.derivatives(found.point, weights, data)[2])
-        away = set(runaways(self.objective, found.point, -0.5 * (hessian + hessian.T)))
-        return found._replace(converged=away.isdisjoint(map(int, suspects)))
+        unbounded = np.array([not names.bounded(j) for j in range(self.objective.space.size)])
+        return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.fit._information.inverse), 0.0)), 0.0)
+
+    def away(self, point: np.ndarray, weights: np.ndarray, data: Data) -> bool:
+        """Whether coefficients are on their way to infinity: the replicate's outcomes are separated, the fit's are not.
+
+        Only points far from the fit are looked at, up to ``HESSIANS`` parameters.
+        """
+        moved, known = point - self.start, self.errors > 0
+        if len(point) > HESSIANS or not np.any(np.abs(moved[known]) > OUTLYING * self.errors[known]):
+            return False
+        size = np.where(known, self.errors, 1.0)
+        after = -np.asarray(self.objective.derivatives(point, weights, data)[2])
+        after, before = (m * np.outer(size, size) for m in (after, self.fit._information.matrix))
+        return runaway_directions(moved / size, after, before, known, OUTLYING).shape[1] > 0
 
     def ordinary(self, weights: np.ndarray, data: Data) -> Replicate:
         problem, point = self.problem(weights, data), self.start
@@ -122,8 +129,7 @@ def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs)
     """Refits to the fit's own data with weights that are drawn."""
     refit = Refitter(fit, fit._engine.objective)
     for rng in rngs:
-        weights, data = draw(rng), fit._engine.objective.data
-        yield refit.proper(refit(weights, data), weights, data)
+        yield refit(draw(rng), fit._engine.objective.data)
 
 
 def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
@@ -136,13 +142,9 @@ def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
     """
     draw = simulator(fit)
     objective = replaceable(fit)
-    refit, inputs = Refitter(fit, objective), objective.tables.structure.inputs
+    refit = Refitter(fit, objective)
     for rng in rngs:
-        drawn = draw(rng)
-        data = list(objective.data)
-        for i, (name, (symbol, _)) in enumerate(inputs.items()):  # the first of the data
-            data[i] = np.asarray(drawn[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
-        yield refit.proper(refit(fit._weights, tuple(data)), fit._weights, tuple(data))
+        yield refit(fit._weights, objective.data_with(draw(rng)))
 
 
 def replaceable(fit: Fit) -> Objective:

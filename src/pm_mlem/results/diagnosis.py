@@ -30,16 +30,16 @@ FLAT = 1e-2
 """Log-likelihood that going as far again would cost; below this it is flat out there."""
 DRAINED = 1e-6
 """Of its curvature at the initial point what a parameter has left where others that run away leave it undetermined."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+LEANS = 1e-3
+"""Of all its slopes that by a held entry from which on a function depends on it."""
 ROUNDING = 1e-8
 """Components of a unit vector that count as zero."""
 FLATTENED = 1e-2
 """Of its curvature where it came from what a runaway may have left."""
 ALWAYS_FLAT = 1e-9
 """Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
-UPWARDS = 1e-3
-"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
-LEANS = 1e-3
-"""Of all its slopes that by a held entry from which on a function depends on it."""
 AT_MOST = 4
 """Entries that a sentence names."""
 
@@ -70,7 +70,7 @@ class Diagnosis:
     steps: np.ndarray
 
     def leans(self, jacobian: np.ndarray) -> np.ndarray:
-        """Which functions (..., p) would change with an entry that is on the boundary or at infinity."""
+        """Which functions (..., p) would change with an entry that is on the boundary."""
         size = np.linalg.norm(jacobian, axis=-1)
         return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
 
@@ -90,11 +90,10 @@ class Diagnosis:
         if sentences:
             return f"not identified: {'; '.join(sentences[:2])}"
         border = [e.split(" = ")[0] for e in self.border]
-        if self.away and not border:
-            return f"depends on {listed(self.away)} at infinity"
+        if not border:
+            return f"depends on {listed(self.away)} at infinity" if self.away else "not identified"
         have = "has" if len(border) + len(self.away) == 1 else "have"
-        names = listed([*border, *self.away])
-        return f"depends on {names}, which {have} no standard error" if border else "not identified"
+        return f"depends on {listed([*border, *self.away])}, which {have} no standard error"
 
 
 def diagnose(
@@ -150,7 +149,7 @@ def diagnose(
     steps = [
         log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
     ]
-    steps += list(np.eye(space.size)[[*bounded, *away, *lost]])
+    steps += list(np.eye(space.size)[[*bounded, *lost]])
     steps = np.array(steps).reshape(len(steps), space.size)
     return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
 

@@ -129,8 +129,7 @@ def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs)
     """Refits to the fit's own data with weights that are drawn."""
     refit = Refitter(fit, fit._engine.objective)
     for rng in rngs:
-        weights, data = draw(rng), fit._engine.objective.data
-        yield refit(weights, data)
+        yield refit(draw(rng), fit._engine.objective.data)
 
 
 def simulated(fit: Fit, rngs) -> Iterator[Replicate]:

@@ -50,8 +50,8 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
         prior = None
         if fit.estimator == "map":
             prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
-        information = fit._information
-        return outer_product(fit._scores, fit._weights, prior, information.held.T, information.away, information.matrix)
+        known = fit._information
+        return outer_product(fit._scores, fit._weights, prior, known.held.T, known.away, known.matrix)
     clusters = None if cluster is None else clusters_of(fit, cluster)
     return sandwich(fit._information, fit._scores, fit._weights, clusters, small_sample)
 

@@ -1,7 +1,10 @@
-"""A wheel, installed into an empty environment, imports and fits."""
+"""What is imported is declared; a wheel, installed into an empty environment, imports and fits."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,28 @@ print(round(mlem.fit(model, progressbar=False).estimates["p"].item(), 6))
 from pm_mlem.demo import waiting_times
 print(len(waiting_times()))
 """
+
+
+def imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"pm_mlem"}
+
+
+def test_what_the_package_imports_is_among_its_dependencies():
+    """Other packages bring many modules along, but not on every machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    parts_of_arviz = {"arviz_base": "arviz", "arviz_plots": "arviz", "arviz_stats": "arviz"}
+    optional = {"nutpie", "pymc_extras"}  # used where they are installed
+
+    def names(lines):
+        return {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines}
+
+    used = {parts_of_arviz.get(m, m) for path in (ROOT / "src").rglob("*.py") for m in imported(path)}
+    assert used - optional <= names(project["dependencies"])
+    assert optional <= names(extras)
 
 
 @pytest.mark.slow

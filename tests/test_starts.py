@@ -176,3 +176,18 @@ def test_starts_are_recorded_with_their_origin():
     assert found["origin"].tolist() == [INITIAL, *WITH_LATENTS[:5]]
     assert found["start"].tolist() == list(range(6))
     assert (found["optimum"] == 0).sum() == found["reached"].max() >= 2
+
+
+def test_points_on_the_boundary_are_moved_just_inside():
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(3))
+        p = pm.Beta("p", 1, 1, shape=2)
+        rate = pm.HalfNormal("rate", 1)
+        pm.Normal("y", w[0] + p[1], rate + 1e-3, observed=[0.1, 0.2, 0.4])
+    space = engine_for(model, "mle").objective.space
+    values = {"w": np.array([0.0, 0.0, 1.0]), "p": np.array([0.0, 1.0]), "rate": np.array(0.0)}
+    with pytest.raises(ValueError, match="outside the support"):
+        space.unconstrain(values)
+    back = space.values(space.unconstrain(space.just_inside(values)))
+    for name, value in values.items():
+        np.testing.assert_allclose(back[name], value, atol=1e-15)

@@ -214,11 +214,11 @@ NAMED: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(),
 
 def choose(method: Method, engine: Engine) -> Plan:
     """The algorithms to run one after the other."""
-    size = engine.objective.space.size
-    finish = NAMED["lbfgs" if size > MANY_PARAMETERS else "newton"]
+    size, kinks = engine.objective.space.size, engine.objective.kinks
+    finish = NAMED["newton" if size <= MANY_PARAMETERS and kinks.none else "lbfgs"]
     if isinstance(method, str) and method != "auto":
-        return [NAMED[method]]
-    if isinstance(method, EM) and method.finish:
+        method = NAMED[method]
+    if isinstance(method, EM) and (method.finish or stalls_at_kinks(method, engine)):
         return [method, finish]
     if not isinstance(method, str):
         return [method]
@@ -228,6 +228,13 @@ def choose(method: Method, engine: Engine) -> Plan:
         return [EM(max_iterations=500, tolerance=1e-3), finish]
     em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
     return [em, Fallback(finish)]
+
+
+def stalls_at_kinks(method: EM, engine: Engine) -> bool:
+    """Whether parameters of terms with kinks take Newton steps, which end at the first kink."""
+    plan = engine.m_step
+    stepped = {name for block in (plan.reduced, plan.newton) if block for name in block.names}
+    return method.kind == "soft" and method.min_scale is None and not stepped.isdisjoint(engine.objective.kinks.names)
 
 
 def restraint_of(method: Method) -> Restraint | None:
@@ -316,15 +323,16 @@ def start_points(
 def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
     """Sentences about what is peculiar at the optimum."""
     from pm_mlem.results.diagnosis import diagnose
-    from pm_mlem.results.notes import optimum_notes, restraint_notes
+    from pm_mlem.results.notes import kink_notes, optimum_notes, restraint_notes
 
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []
     point, objective = optimum.point, engine.objective
-    hessian = problem.derivatives(point)[2] if Newton.title in dict(optimum.legs) else None
+    hessian = problem.derivatives(point)[2] if objective.kinks.none and Newton.title in dict(optimum.legs) else None
     remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
     if engine.plan is not None:
         remarks += restraint_notes(engine.objective, engine.plan, optimum)
+    remarks += kink_notes(objective, optimum)
     return [*remarks, *optimum_notes(diagnose(objective, point, hessian, problem.derivatives))]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from pm_mlem.graph.semirings import Semiring, choosing
 from pm_mlem.graph.tables import ModelTables, Probe
 from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, joined, row_sums
+from pm_mlem.objective.kinks import Kinks, find_kinks
 from pm_mlem.objective.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
@@ -248,6 +249,11 @@ class Objective:
     def work(self) -> int:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
         return largest_array(self.tables)
+
+    @cached_property
+    def kinks(self) -> Kinks:
+        """Where the objective is not smooth."""
+        return find_kinks(self.tables, self.backend)
 
     @property
     def directions_at_once(self) -> int:

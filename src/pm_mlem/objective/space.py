@@ -15,6 +15,9 @@ from pm_mlem.graph.tables import ModelTables
 from pm_mlem.graph.transforms import constraining, initial_point, unconstraining
 from pm_mlem.objective.lower import Backend, lower
 
+SMALLEST = 1e-100
+"""What takes the place of a 0 on the boundary."""
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpace:
@@ -97,6 +100,20 @@ class ParameterSpace:
                 raise ValueError(f"{argument}: {short(given[name])} is outside the support of '{name}'.")
             u[where] = np.ravel(array)
         return u
+
+    def just_inside(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values of all variables, those on the boundary of the support moved to the next numbers inside it.
+
+        Estimates may be on it (a probability of 1, a weight of 0); they have no finite unconstrained coordinates then.
+        """
+        inside = {name: np.asarray(values[name], dtype=float) for name in self.names}
+        for move in (lambda a: np.where(a == 0, SMALLEST, a), lambda a: np.nextafter(a, 0.0)):
+            with np.errstate(all="ignore"):
+                arrays = self._forward(*inside.values())
+            for name, array in zip(self.names, arrays, strict=True):
+                if not np.all(np.isfinite(array)):
+                    inside[name] = move(inside[name])
+        return inside
 
     def _checked(self, name: str, value, argument: str) -> np.ndarray:
         array = np.asarray(value, dtype=float)

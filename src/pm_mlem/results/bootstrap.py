@@ -383,9 +383,9 @@ def in_order(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, Alignment]:
     alignment = align(fit, draws)
     changed = np.flatnonzero(alignment.renamed(len(points)))
     if len(changed):
-        renamed, points = alignment.apply(draws), points.copy()
+        renamed, points, space = alignment.apply(draws), points.copy(), fit._engine.objective.space
         for i in changed:
-            points[i] = fit._engine.objective.space.unconstrain({n: v[i] for n, v in renamed.items()})
+            points[i] = space.unconstrain(space.just_inside({n: v[i] for n, v in renamed.items()}))
     return points, alignment
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,8 +13,10 @@ import pymc as pm
 
 from pm_mlem.graph.labelled import independent_units
 from pm_mlem.graph.units import unit_groups
+from pm_mlem.inference.covariance import variability
 from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
+from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.problem import Optimum, Status
 from pm_mlem.results.diagnosis import Diagnosis, diagnose
 from pm_mlem.results.labels import Labels, entry_names
@@ -280,26 +282,23 @@ class Fit:
 
     @cached_property
     def _derivatives(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient and Hessian of the objective at the estimates."""
-        objective = self._engine.objective
-        value, gradient, hessian = objective.derivatives(self._optimum.point, self._weights, objective.data)
+        """Gradient and Hessian of the objective at the estimates, see :func:`derivatives_at`."""
+        value, gradient, hessian = derivatives_at(self._engine.objective, self._weights, self._optimum.point)
         tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
         if not abs(float(value) - self._optimum.value) <= tolerance:
             raise RuntimeError(
                 f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
                 f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
             )
-        return np.asarray(gradient), np.asarray(hessian)
+        return gradient, hessian
 
     @cached_property
     def _diagnosis(self) -> Diagnosis:
         """Which parameters have standard errors, and why not the others."""
         objective = self._engine.objective
-
-        def derivatives(u):
-            return objective.derivatives(u, self._weights, objective.data)
-
-        return diagnose(objective, self._optimum.point, self._derivatives[1], derivatives)
+        return diagnose(
+            objective, self._optimum.point, self._derivatives[1], partial(derivatives_at, objective, self._weights)
+        )
 
     @property
     def _information(self) -> Information:
@@ -314,6 +313,11 @@ class Fit:
         assert information is not None
         if self.status is Status.DEGENERATE:
             return information.useless, "the objective has no maximum here"
+        objective = self._engine.objective
+        if objective.estimator == "map" and objective.kinks.prior_at(
+            objective.space.constrain(self._optimum.point), objective.data
+        ):
+            return information.useless, "the density of the priors has a kink at the estimate"
         reason = no_maximum(self._engine, self._optimum, information, self._derivatives[0])
         return (information.useless if reason else information), reason
 
@@ -921,3 +925,18 @@ class Fit:
         from pm_mlem.results.summary import html
 
         return html(self)
+
+
+def derivatives_at(
+    objective: Objective, weights: np.ndarray, point: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Value, gradient and Hessian of an objective.
+
+    Where the log-likelihood has kinks its Hessian says nothing, and minus the outer product of the units' scores takes
+    its place.
+    """
+    value, gradient, hessian = objective.derivatives(point, weights, objective.data)
+    if objective.kinks.terms:
+        scores = np.asarray(objective.scores(point, objective.data))
+        hessian = np.asarray(objective.prior_curvature(point, objective.data)) - variability(scores, weights)
+    return float(value), np.asarray(gradient), np.asarray(hessian)

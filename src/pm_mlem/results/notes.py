@@ -13,6 +13,7 @@ from pm_mlem.objective.m_step.blocks import CholeskyBlock
 from pm_mlem.objective.m_step.restraint import ScaleBlock
 from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.em import VARIANTS
+from pm_mlem.optimize.newton import Newton
 from pm_mlem.optimize.problem import Optimum
 from pm_mlem.results.diagnosis import FAR, FLAT, Diagnosis, Names, listed
 from pm_mlem.results.labels import Labels, entry_names
@@ -76,6 +77,19 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
             f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}; "
             "unless it is as good as that of the likelihood there are no standard errors."
         )
+
+
+def kink_notes(objective: Objective, optimum: Optimum) -> Iterator[str]:
+    """What follows from a log-likelihood that is not smooth."""
+    if not objective.kinks.terms:
+        return
+    where = listed(objective.kinks.terms)
+    yield (
+        f"The log-likelihood has kinks (absolute values in {where}, as in a Laplace distribution): its curvature says "
+        "nothing about errors, and the outer product of the scores takes its place in standard errors."
+    )
+    if not optimum.converged and Newton.title in dict(optimum.legs):
+        yield "Newton's method is made for smooth functions: use method='auto' or 'lbfgs'."
 
 
 def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:

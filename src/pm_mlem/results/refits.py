@@ -101,7 +101,8 @@ class Refitter:
         problem, point = self.problem(weights, data), self.start
         if problem.em is not None:
             point = run(EM(max_iterations=EM_ITERATIONS, tolerance=1e-3), problem, point).point
-        algorithm = Newton() if self.objective.space.size <= HESSIANS else LBFGS()
+        smooth = self.objective.kinks.none
+        algorithm = Newton() if smooth and self.objective.space.size <= HESSIANS else LBFGS()
         optimum = run(algorithm, problem, point)
         value = optimum.value - float(self.objective.additions(optimum.point, data))
         return Replicate(optimum.point, value, optimum.converged)

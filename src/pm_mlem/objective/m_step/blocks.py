@@ -91,6 +91,17 @@ class BinaryBlock:
 
 
 @dataclass(frozen=True, eq=False)
+class MedianBlock:
+    """Locations of Laplace distributions: weighted medians; ``link`` and ``support`` as for :class:`ClosedBlock`."""
+
+    name: str
+    uses: tuple[Use, ...]
+    link: Link
+    support: Support
+    order = 0
+
+
+@dataclass(frozen=True, eq=False)
 class VectorUse:
     """A parameter in the mean or the covariance of a multivariate Normal distribution.
 
@@ -160,7 +171,7 @@ def updated(block: ClosedBlock | DiagonalBlock, sums: Sequence):
     return jnp.maximum(best, block.hold.floor)
 
 
-Block = ClosedBlock | ProbabilityBlock | BinaryBlock | MeanBlock | CholeskyBlock | DiagonalBlock
+Block = ClosedBlock | ProbabilityBlock | BinaryBlock | MedianBlock | MeanBlock | CholeskyBlock | DiagonalBlock
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from pytensor.tensor.random.basic import (
     GeometricRV,
     HalfNormalRV,
     InvGammaRV,
+    LaplaceRV,
     LogNormalRV,
     MultinomialRV,
     NormalRV,
@@ -126,6 +127,11 @@ def student_scale(weights, parameters, value):
     return student_weights(weights, parameters, value) * (value - mu) ** 2, weights
 
 
+def absolute_deviation(weights, parameters, value):
+    mu, _ = parameters
+    return weights * jnp.abs(value - mu), weights
+
+
 def root_mean(squares, count):
     return jnp.sqrt(ratio(squares, count))
 
@@ -224,15 +230,13 @@ CLOSED_FORMS[PoissonRV, 0] = ClosedForm(
     ratio,
     with_prior={("identity", GammaRV): rate_with_gamma, ("identity", ExponentialRV): rate_with_exponential},
 )
-CLOSED_FORMS[ExponentialRV, 0] = ClosedForm(
-    weighted_value,
-    ratio,
-    with_prior={
-        ("reciprocal", GammaRV): inverse_rate_with_gamma,
-        ("reciprocal", ExponentialRV): inverse_rate_with_exponential,
-        ("identity", InvGammaRV): scale_with_inverse_gamma,
-    },
-)
+TIME_PRIORS = {
+    ("reciprocal", GammaRV): inverse_rate_with_gamma,
+    ("reciprocal", ExponentialRV): inverse_rate_with_exponential,
+    ("identity", InvGammaRV): scale_with_inverse_gamma,
+}
+CLOSED_FORMS[ExponentialRV, 0] = ClosedForm(weighted_value, ratio, with_prior=TIME_PRIORS)
+CLOSED_FORMS[LaplaceRV, 1] = ClosedForm(absolute_deviation, ratio, 1, TIME_PRIORS)
 
 
 # --- vectors of probabilities -----------------------------------------------------------------------------

@@ -297,7 +297,7 @@ def lower_diagonal(objective: Objective, sites: Sequence[Site], block: DiagonalB
     return update
 
 
-LOWERED: Mapping[type, Callable] = {
+LOWERED_MVNORMAL: Mapping[type, Callable] = {
     MeanBlock: lower_mean,
     CholeskyBlock: lower_cholesky,
     DiagonalBlock: lower_diagonal,

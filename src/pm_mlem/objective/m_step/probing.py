@@ -84,3 +84,18 @@ def selection(
     if not np.all(matches | unmoved) or np.all(unmoved):
         return None
     return np.where(unmoved, -1, index)
+
+
+def linked_selection(tables: Sequence, theta: Sequence[np.ndarray]) -> tuple[Link, list[np.ndarray]] | None:
+    """The link through which all tables select entries of a parameter, and their selection maps."""
+    for link in LINKS:
+        indices = []
+        for values in tables:
+            with np.errstate(all="ignore"):
+                index = selection(values, theta, link)
+            if index is None:
+                break
+            indices.append(index)
+        else:
+            return link, indices
+    return None

@@ -35,10 +35,11 @@ from pm_mlem.objective.m_step.blocks import (
     Use,
 )
 from pm_mlem.objective.m_step.bounds import support
-from pm_mlem.objective.m_step.closed_forms import CLOSED_FORMS, LINKS, Link
+from pm_mlem.objective.m_step.closed_forms import CLOSED_FORMS
 from pm_mlem.objective.m_step.coupling import coordinates, groups_of_terms
+from pm_mlem.objective.m_step.medians import LOCATION, median_block
 from pm_mlem.objective.m_step.mvnormal import covariance_block, mean_block
-from pm_mlem.objective.m_step.probing import Probing, selection
+from pm_mlem.objective.m_step.probing import Probing, linked_selection, selection
 from pm_mlem.objective.m_step.reduced import reduced_block
 from pm_mlem.objective.space import ParameterSpace
 
@@ -112,6 +113,8 @@ def closed_form(
         return mean_block(parameter, arguments, tables, probing, prior)
     if kinds == {(MvNormalRV, 1)}:
         return covariance_block(parameter, arguments, tables, probing, prior)
+    if kinds == {LOCATION}:
+        return median_block(parameter, arguments, tables, probing, prior)
     if len(kinds) == 1 and kinds <= set(CLOSED_FORMS):
         return closed_block(parameter, arguments, tables, probing, prior)
     return None
@@ -264,18 +267,3 @@ def roles_of(
             return None
         found.append((place, roles[0]))
     return found
-
-
-def linked_selection(tables: Sequence, theta: Sequence[np.ndarray]) -> tuple[Link, list[np.ndarray]] | None:
-    """The link through which all tables select entries of a parameter, and their selection maps."""
-    for link in LINKS:
-        indices = []
-        for values in tables:
-            with np.errstate(all="ignore"):
-                index = selection(values, theta, link)
-            if index is None:
-                break
-            indices.append(index)
-        else:
-            return link, indices
-    return None

@@ -14,6 +14,7 @@ from pm_mlem.objective.m_step.blocks import (
     BinaryBlock,
     Block,
     ClosedBlock,
+    MedianBlock,
     MStepPlan,
     NewtonBlock,
     ProbabilityBlock,
@@ -21,7 +22,8 @@ from pm_mlem.objective.m_step.blocks import (
 )
 from pm_mlem.objective.m_step.bounds import Support
 from pm_mlem.objective.m_step.coupling import coordinates
-from pm_mlem.objective.m_step.mvnormal import LOWERED
+from pm_mlem.objective.m_step.medians import lower_median
+from pm_mlem.objective.m_step.mvnormal import LOWERED_MVNORMAL
 from pm_mlem.objective.m_step.newton import add_by_group, newton
 from pm_mlem.objective.m_step.recognise import recognise
 from pm_mlem.objective.m_step.reduced import lower_reduced
@@ -96,6 +98,9 @@ def m_step(objective: Objective, plan: MStepPlan) -> Callable:
 
 Update = Callable[[Sequence, Sequence, Any, Sequence, dict], Any]
 """(posterior weights, parameters, old value, data, what blocks of this M-step share) -> new value"""
+
+
+LOWERED = {MedianBlock: lower_median, **LOWERED_MVNORMAL}
 
 
 def lower_block(objective: Objective, plan: MStepPlan, block: Block) -> Update:

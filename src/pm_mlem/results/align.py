@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -102,8 +103,8 @@ def align(fit: Fit, draws: Draws, by: str = "responsibilities") -> Alignment:
     .. [1] Papastamoulis, P. *label.switching: an R package for dealing with the label switching problem in MCMC
        outputs*. J. Stat. Softw. 69 (2016). https://doi.org/10.18637/jss.v069.c01
     """
-    matcher = Matcher(fit)
-    found = tuple(matcher.symmetries())
+    matcher = fit._matcher
+    found = matcher.found
     if by == "parameters":
         likeness, share = [-distances(fit, s, draws) for s in found], spared
     else:
@@ -223,6 +224,10 @@ class Matcher:
 
     # --- which axes ----------------------------------------------------------------------------------------
 
+    @cached_property
+    def found(self) -> tuple[Symmetry, ...]:
+        return tuple(self.symmetries())
+
     def symmetries(self) -> Iterator[Symmetry]:
         """The latents whose states can be exchanged, each with the fewest axes that go with them."""
         if not self.vectors:
@@ -284,8 +289,12 @@ class Matcher:
                 return set()
         return result
 
+    @cached_property
+    def log_prior(self) -> Callable:
+        return self.objective.jit_once(self.objective.log_prior)
+
     def prior(self, u: np.ndarray) -> float:
-        return float(self.objective.log_prior(u, self.objective.data))
+        return float(self.log_prior(u, self.objective.data))
 
     # --- which states --------------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ def estimates_table(fit: Fit) -> pd.DataFrame:
 def shown(fit: Fit) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Columns and rows of the summary as text; notes only where there are any."""
     table = summary_table(fit, 0.95)
-    columns = [c for c in table.columns if c != "note" or table["note"].any()]
+    columns = [c for c in table.columns if c != "note" or any(table["note"])]
     rows = [
         (str(entry), [v if isinstance(v, str) else "" if np.isnan(v) else f"{v:.4g}" for v in row])
         for entry, row in zip(table.index, table[columns].itertuples(index=False), strict=True)

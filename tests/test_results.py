@@ -1,6 +1,7 @@
 """The Fit object: labels, tables, criteria, DataTree."""
 
 import dataclasses
+import io
 import warnings
 
 import arviz as az
@@ -142,7 +143,44 @@ def test_text_and_html(faithful_fit):
         assert piece in text
     html = faithful_fit._repr_html_()
     assert "<table" in html
-    assert "sigma[long]" in html
+    for piece in ("sigma[long]", "-1034.0017", "AIC, BIC", "z (272; 2 states)", "converged", "0.6997", "ci_lb"):
+        assert piece in html
+    assert "note" not in html  # every entry has a standard error
+    assert "z (272; 2 states)" in text
+
+
+def printed(fit, width=120):
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(fit)
+    return console.export_text()
+
+
+def test_rich_display(faithful_fit):
+    text = printed(faithful_fit)
+    for piece in ("maximum likelihood (mle)", "-1034.0017", "sigma[long]", "0.6997", "z (272; 2 states)", "converged"):
+        assert piece in text
+    assert "note" not in text
+
+
+def test_displays_show_names_as_they_are():
+    with pm.Model(coords={"k": ["[red]a[/red]", "<b>&"]}) as model:
+        mu = pm.Normal("mu <i>", dims="k")
+        pm.Normal("y", mu[0], 1.0, observed=[1.0, 2.0])
+    fit = mlem.fit(model, progressbar=False)
+    html = fit._repr_html_()
+    assert "mu &lt;i&gt;[&lt;b&gt;&amp;]" in html and "<b>" not in html and "<i>" not in html
+    assert "<td style='text-align:right'></td>" in html and "note" in html  # no standard error, and why
+    assert "[red]a[/red]" in printed(fit) and "note" in printed(fit)
+    assert "summed out" not in html
+
+
+def test_display_of_a_fit_that_did_not_converge(faithful):
+    fit = mlem.fit(faithful, method=mlem.EM(max_iterations=2), starts=1, progressbar=False)
+    assert not fit.converged
+    for text in (repr(fit), fit._repr_html_(), printed(fit, 300)):
+        assert str(fit.status) in text and fit.message.split(".")[0] in text.replace("&#x27;", "'")
 
 
 def test_history_and_starts(faithful_fit):

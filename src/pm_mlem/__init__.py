@@ -1,5 +1,6 @@
 """Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
+from pm_mlem.alignment import align
 from pm_mlem.compare import compare
 from pm_mlem.em_steps import EMStep, em_steps
 from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError
@@ -17,6 +18,7 @@ __all__ = [
     "LBFGS",
     "Adam",
     "Bootstrap",
+    "Comparison",
     "EMStep",
     "Fit",
     "HypothesisTest",
@@ -26,6 +28,7 @@ __all__ = [
     "Selection",
     "Status",
     "UnsupportedModelError",
+    "align",
     "compare",
     "em_steps",
     "explain",
@@ -51,6 +54,10 @@ def __getattr__(name: str):
         from pm_mlem.results.bootstrap import Bootstrap
 
         return Bootstrap
+    if name == "Comparison":
+        from pm_mlem.results.comparison import Comparison
+
+        return Comparison
     if name == "HypothesisTest":
         from pm_mlem.inference.hypotheses import HypothesisTest
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,44 +13,90 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pm_mlem.results.align import Alignment
+    from pm_mlem.results.comparison import Comparison
+    from pm_mlem.results.fit import Fit
+    from pm_mlem.results.reported import Statistics
 
-def compare(results: Mapping[str, Any], *, level: float = 0.95, var_names: list[str] | None = None) -> pd.DataFrame:
-    """One table of estimates, their uncertainty and their intervals.
+
+def compare(
+    results: Mapping[str, Any],
+    *,
+    level: float = 0.95,
+    var_names: list[str] | None = None,
+    kind: str | Mapping[str, str] = "wald",
+    reference: str | None = None,
+    align: bool = True,
+) -> Comparison:
+    """One table of estimates, their uncertainty and their intervals, of fits and posteriors in any mixture.
 
     Parameters
     ----------
     results : dict
         Name of the method -> :class:`pm_mlem.Fit`, or an ``xarray.DataTree`` with a ``posterior`` group (from
-        ``pm.sample``, ADVI, Pathfinder, ...).
+        ``pm.sample``, ADVI, Pathfinder, a Laplace approximation, NumPyro, ...). All for the same data.
     level : float
-        Coverage of the intervals: Wald intervals for fits, equal-tailed posterior intervals for draws.
+        Coverage of the intervals.
     var_names : list of str, optional
         Default: the parameters of the fits, and Deterministics that are not as large as the data.
+    kind : {"wald", "profile", "bootstrap"} or dict
+        The intervals of fits; those of draws are equal-tailed ("eti"). A dictionary gives them by method,
+        ``{"MLE": "profile", "NUTS": "hdi"}``.
+    reference : str, optional
+        The method from which shifts are measured. Default: the first with draws, otherwise the first.
+    align : bool
+        Bring the states of discrete latents into the order of the first fit, in draws (see :func:`pm_mlem.align`) and
+        in other fits, before anything is summarised. Needs a Fit among the results.
 
     Returns
     -------
-    pandas.DataFrame
-        Rows: entries named as ``az.summary`` does. Columns: ``(method, estimate | se | ci_lb | ci_ub)``; for draws
-        these are posterior mean, posterior standard deviation and interval.
+    Comparison
+        A ``pandas.DataFrame``. Rows: entries named as ``az.summary`` does. Columns: ``(method, estimate | se | ci_lb |
+        ci_ub | shift)``; for draws these are posterior mean, posterior standard deviation and interval. The shift is
+        the estimate minus that of the reference, in standard errors of the reference. Beside it
+        ``Comparison.criteria``, ``tidy()``, ``to_datatree()``, ``notes``.
 
     Raises
     ------
     ValueError
-        An empty dictionary, or an unknown variable.
+        An empty dictionary, an unknown variable, method or kind of interval, results for different data.
     TypeError
         Something that is neither a fit nor a DataTree with a posterior.
+    NotIdentifiedError
+        The states of a latent cannot be told apart in many draws; see :func:`pm_mlem.align`, or ``align=False``.
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm, pm_mlem as mlem
+    >>> with pm.Model() as model:
+    ...     flips = pm.Bernoulli("flips", pm.Beta("p", 4, 4), observed=np.repeat([1, 0], [6, 2]))
+    >>> fits = {"MLE": mlem.fit(model, progressbar=False), "MAP": mlem.fit(model, "map", progressbar=False)}
+    >>> table = mlem.compare(fits)
+    >>> table.xs("estimate", axis=1, level=1).round(3).to_dict("records")
+    [{'MLE': 0.75, 'MAP': 0.643}]
     """
-    import pandas as pd
+    from pm_mlem.results.comparison import Comparison, Parts
+    from pm_mlem.results.reported import check_result, check_same_data, statistics
 
-    columns = {name: statistics(name, item, level, var_names) for name, item in as_mapping(results).items()}
-    if var_names is None:
-        from pm_mlem.results.fit import Fit
-
-        fitted = [columns[name].index for name, item in results.items() if isinstance(item, Fit)]
-        if fitted:
-            rows = list(dict.fromkeys(entry for index in fitted for entry in index))
-            columns = {name: table.reindex(rows) for name, table in columns.items()}
-    return pd.concat(columns, axis=1)
+    results = as_mapping(results)
+    for name, item in results.items():
+        check_result(name, item)
+    kinds = kinds_of(results, kind)
+    reference = reference_of(results, reference)
+    notes = check_same_data(results)
+    found: dict[str, Statistics] = {}
+    aligner = first_with_latents(results) if align else None
+    for name, item in results.items():
+        used = item
+        if aligner is not None and name != aligner:
+            used, note = in_order(results[aligner], aligner, item, name)
+            notes += note
+        found[name] = statistics(name, used, level, kinds[name], var_names)
+    tidy, more = rows_of(found, results, reference, var_names)
+    table = Comparison(wide(tidy, list(results)))
+    table._parts = Parts(results, found, tidy, latents_of(results))
+    table.attrs = {"level": level, "reference": reference, "kinds": kinds, "notes": [*notes, *more]}
+    return table
 
 
 def as_mapping(results: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -57,51 +105,162 @@ def as_mapping(results: Mapping[str, Any]) -> Mapping[str, Any]:
     return results
 
 
-def statistics(name: str, item: Any, level: float, var_names: list[str] | None) -> pd.DataFrame:
-    """Columns estimate, se, ci_lb, ci_ub of one result."""
-    import pandas as pd
-
-    from pm_mlem.results.labels import entry_names
-
-    estimate, error, bounds = datasets(name, item, level, var_names)
-    rows, index = [], []
-    for variable, values in estimate.data_vars.items():
-        index += entry_names(values)
-        interval = bounds[variable].transpose(..., "ci_bound").values
-        for i in np.ndindex(*values.shape):
-            rows.append((values.values[i], error[variable].values[i], *interval[i]))
-    return pd.DataFrame(np.array(rows, dtype=float).reshape(-1, 4), index, ["estimate", "se", "ci_lb", "ci_ub"])
-
-
 def datasets(
     name: str, item: Any, level: float, var_names: list[str] | None = None
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Point, spread and interval (dimension ``ci_bound``) of a fit or of posterior draws, as datasets."""
-    import xarray as xr
+    from pm_mlem.results.reported import is_fit, statistics
 
+    found = statistics(name, item, level, "wald" if is_fit(item) else "eti", var_names)
+    return found.estimate, found.error, found.bounds
+
+
+# --- arguments --------------------------------------------------------------------------------------------
+
+
+def kinds_of(results: Mapping[str, Any], kind: str | Mapping[str, str]) -> dict[str, str]:
+    from pm_mlem.results.reported import is_fit
+
+    given = {name: kind for name, item in results.items() if is_fit(item)} if isinstance(kind, str) else dict(kind)
+    for name in given:
+        if name not in results:
+            raise ValueError(f"kind= names '{name}', which is not among the results.")
+    return {name: given.get(name, "wald" if is_fit(item) else "eti") for name, item in results.items()}
+
+
+def reference_of(results: Mapping[str, Any], reference: str | None) -> str:
+    from pm_mlem.results.reported import is_fit
+
+    if reference is None:
+        return next((name for name, item in results.items() if not is_fit(item)), next(iter(results)))
+    if reference not in results:
+        raise ValueError(f"reference={reference!r} is not among the results: {', '.join(map(repr, results))}.")
+    return reference
+
+
+# --- states in one order ----------------------------------------------------------------------------------
+
+
+def first_with_latents(results: Mapping[str, Any]) -> str | None:
+    """The first fit that has discrete latents and can evaluate its model."""
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.summary import listed
 
-    if isinstance(item, Fit):
-        names = [n for n in listed(item) if n in item.standard_errors()] if var_names is None else list(var_names)
-        check_variables(names, item.standard_errors(), name)
-        return item.estimates[names], item.standard_errors()[names], item.confidence_intervals(level)[names]
-    if not isinstance(item, xr.DataTree) or "posterior" not in item.children:
-        raise TypeError(
-            f"'{name}' must be an mlem.Fit or a DataTree with a posterior group, not {type(item).__name__}."
-        )
-    posterior = item["posterior"].to_dataset()
-    names = [str(n) for n in posterior.data_vars] if var_names is None else list(var_names)
-    check_variables(names, posterior, name)
-    draws = posterior[names]
-    dims = ["chain", "draw"]
-    tails = draws.quantile([0.5 - level / 2, 0.5 + level / 2], dim=dims)
-    bounds = tails.rename(quantile="ci_bound").assign_coords(ci_bound=["lower", "upper"])
-    return draws.mean(dims), draws.std(dims, ddof=1), bounds
+    fits = {name: item for name, item in results.items() if isinstance(item, Fit)}
+    return next((n for n, fit in fits.items() if fit._engine.objective.tables.structure.latents), None)
 
 
-def check_variables(names, dataset, method: str) -> None:
-    for variable in names:
-        if variable not in dataset:
-            known = ", ".join(map(repr, dataset.data_vars))
-            raise ValueError(f"'{method}' has no variable '{variable}'; it has {known}.")
+def latents_of(results: Mapping[str, Any]) -> tuple[str, ...]:
+    name = first_with_latents(results)
+    if name is None:
+        return ()
+    return tuple(item.name for item in results[name]._engine.objective.tables.structure.latents)
+
+
+def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str]]:
+    """A result with its states in the order of a fit, and notes on what was done."""
+    from pm_mlem.alignment import align, check_order, flat_draws
+    from pm_mlem.errors import NotIdentifiedError
+    from pm_mlem.results.align import align as match
+    from pm_mlem.results.reported import is_fit
+
+    posterior = item.estimates.expand_dims(chain=1, draw=1) if is_fit(item) else item["posterior"].to_dataset()
+    try:
+        draws = flat_draws(to, posterior)
+    except ValueError as error:
+        return item, [f"The states of '{name}' are as they are: {error}"]
+    try:
+        if is_fit(item):
+            order = match(to, draws)
+            check_order(order, 1)
+            return (item, []) if not order.renamed(1)[0] else renamed_fit(to_name, item, name, order, draws)
+        tree = align(item, to)
+    except NotIdentifiedError as error:
+        raise NotIdentifiedError(
+            f"'{name}' cannot be aligned with '{to_name}'. {error} compare(..., align=False) leaves them as they are."
+        ) from error
+    how = tree["alignment"].attrs
+    if not (how["relabelled"] or how["ambiguous"]):
+        return tree, []
+    note = (
+        f"{how['relabelled']} of {how['draws']} draws of '{name}' were relabelled to the states of '{to_name}', "
+        f"{how['ambiguous']} ambiguously (smallest margin {how['smallest_margin']:.2f})."
+    )
+    return tree, [note]
+
+
+def renamed_fit(to_name: str, fit: Any, name: str, order: Alignment, draws) -> tuple[Any, list[str]]:
+    """The same fit at the point where its states have other names, if it is one."""
+    from pm_mlem.results.fit import Fit
+
+    margin = min(float(m[0]) for m in order.margins)
+    if isinstance(fit, Fit):
+        objective, values = fit._engine.objective, order.apply(draws)
+        own = {n: values[n][0] if n in values else fit.estimates[n].values for n in objective.space.names}
+        with suppress(ValueError):  # its parameters may not allow it: held, or ordered by a transform
+            point = objective.space.unconstrain(own)
+            value = float(objective.value_and_gradient(point, fit._weights, objective.data)[0])
+            if np.isclose(value, fit._optimum.value, rtol=1e-9, atol=1e-9):
+                fit = replace(fit, _optimum=replace(fit._optimum, point=point))
+                return fit, [f"The states of '{name}' were renamed to those of '{to_name}' (margin {margin:.2f})."]
+    return fit, [
+        f"The states of '{name}' have another order than those of '{to_name}' (margin {margin:.2f}) and cannot be "
+        "renamed: its priors, held values or transforms tell them apart, or its model is not at hand."
+    ]
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+def rows_of(
+    found: Mapping[str, Statistics], results: Mapping[str, Any], reference: str, var_names: list[str] | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """One row for each entry and method, and notes on entries that are missing."""
+    import pandas as pd
+
+    from pm_mlem.results.reported import is_fit
+    from pm_mlem.results.summary import LARGE
+
+    rows = {method: statistics.rows() for method, statistics in found.items()}
+    leading = [m for m in rows if is_fit(results[m])] or list(rows)
+    entries: dict[str, dict[str, None]] = {}
+    for method in leading:
+        for variable, own in rows[method].items():
+            if var_names is not None or is_fit(results[method]) or len(own) <= LARGE:
+                entries.setdefault(variable, {}).update(dict.fromkeys(own))
+    tidy, notes = [], []
+    for method, statistics in found.items():
+        absent = [v for v, names in entries.items() if not set(names) <= set(rows[method].get(v, {}))]
+        if absent:
+            notes.append(f"'{method}' lacks (entries of) {', '.join(map(repr, absent))}.")
+        for variable, names in entries.items():
+            base, own = rows[reference].get(variable, {}), rows[method].get(variable, {})
+            for entry in names:
+                if entry not in own:
+                    continue
+                estimate, *others = own[entry]
+                center, spread = base.get(entry, (np.nan, np.nan))[:2]
+                shift = (estimate - center) / spread if spread > 0 else np.nan
+                note = statistics.notes.get(entry, "")
+                tidy.append((variable, entry, method, estimate, *others, statistics.kind, shift, note))
+    columns = ["variable", "entry", "method", "estimate", "se", "ci_lb", "ci_ub", "kind", "shift", "note"]
+    table = pd.DataFrame(tidy, columns=columns)
+    missing = table[table["note"] != ""]
+    for method, note in dict.fromkeys(zip(missing["method"], missing["note"], strict=True)):
+        own = missing[(missing["method"] == method) & (missing["note"] == note)]
+        notes.append(f"'{method}', {', '.join(own['entry'])}: {note}.")
+    order = {entry: i for i, entry in enumerate(dict.fromkeys(e for names in entries.values() for e in names))}
+    table = table.assign(order=table["entry"].map(order)).sort_values("order", kind="stable")
+    return table.drop(columns="order").reset_index(drop=True), notes
+
+
+def wide(tidy: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
+    """The same numbers with one column for each method and number."""
+    import pandas as pd
+
+    from pm_mlem.results.comparison import COLUMNS
+
+    entries = list(dict.fromkeys(tidy["entry"]))
+    parts = {m: tidy[tidy["method"] == m].set_index("entry")[list(COLUMNS)].reindex(entries) for m in methods}
+    table = pd.concat(parts, axis=1)
+    table.index.name = None
+    return table

@@ -70,13 +70,14 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
         As :func:`pm_mlem.fit`.
     """
     from pm_mlem.fit import current_model
+    from pm_mlem.graph.dims import plain
     from pm_mlem.graph.read import read
 
     model = current_model(model)
     tables = read(model, with_prior=False, latents=latents or ())
     steps = tables.elimination.steps
     plan = Plan(
-        tuple(gathered(roles(model, tables.structure))),
+        tuple(gathered(roles(plain(model), tables.structure))),
         tuple(describe(step, tables.structure) for step in steps),
         sum(step.cost for step in steps),
         dict(tables.skipped),

@@ -56,7 +56,8 @@ def fit(
     Parameters
     ----------
     model : pm.Model, optional
-        Default: the model on the context stack.
+        Default: the model on the context stack. Variables of ``pymc.dims`` may be among its own. A ``bambi.Model``
+        that is built stands for the PyMC model in it.
     estimator : {"mle", "map"}
         "mle" maximises log p(y | parameters): observed variables, Potentials and the distributions of latent
         variables count, the priors of parameters do not. "map" maximises the joint density in the user's own
@@ -185,9 +186,17 @@ def current_model(model: pm.Model | None) -> pm.Model:
             raise ValueError(
                 "No model: pass one, mlem.fit(model), or call mlem.fit() inside 'with pm.Model() as model:'."
             ) from None
-    if not isinstance(model, pm.Model):
-        raise TypeError(f"model must be a pm.Model, not {type(model).__name__}.")
-    return model
+    if isinstance(model, pm.Model):
+        return model
+    backend = getattr(model, "backend", None)
+    if isinstance(inner := getattr(backend, "model", None), pm.Model):
+        return inner  # a bambi.Model that is built
+    hint = ""
+    if hasattr(type(model), "backend") or hasattr(model, "backend"):
+        hint = " If it is a bambi.Model, build it first: model.build(), then pass model.backend.model."
+    elif hasattr(type(model), "model") or hasattr(model, "model"):
+        hint = " It has an attribute 'model'; if that is the pm.Model, build it and pass that."
+    raise TypeError(f"model must be a pm.Model, not {type(model).__name__}.{hint}")
 
 
 def check_choice(value, choices: Sequence[str], argument: str) -> None:

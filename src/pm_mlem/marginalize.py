@@ -51,6 +51,8 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     *Counts* without an upper bound are enumerated up to a bound that is negligible at the model's initial point; give
     them a bound, with ``pm.DiscreteUniform`` or ``pm.Binomial``, where the sampler may leave that region.
 
+    Models written with ``pymc.dims`` become models of ordinary tensors with the same names, dims and coords.
+
     Initial values that are numbers become the support points of the distributions, because PyMC refuses to transform
     (and to compute log-likelihoods of) models with ``initval=``.
 
@@ -70,8 +72,9 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     array([-3.418, -3.417, -3.529])
     """
     from pm_mlem.fit import current_model
+    from pm_mlem.graph.dims import plain
     from pm_mlem.graph.marginal_model import marginal_model
     from pm_mlem.graph.read import read
 
-    model = current_model(model)
+    model = plain(current_model(model))
     return marginal_model(model, read(model, with_prior=False, latents=latents or ()))

@@ -17,6 +17,7 @@ from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph import numba_ops  # noqa: F401  (registers the package's own Ops)
+from pm_mlem.graph.dims import add_observed
 from pm_mlem.graph.marginal import density_at, marginal_rv, starting_at
 from pm_mlem.graph.shield import shield
 from pm_mlem.graph.structure import PLAIN
@@ -97,7 +98,7 @@ class Builder:
         for rv in model.observed_RVs:
             if not self.reads(rv):
                 value = self.clone[model.rvs_to_values[rv]]
-                self.register_observed(rv.name, self.clone[rv], value, self.dims(rv.name))
+                add_observed(self.new, self.clone[rv], rv.name, value, self.dims(rv.name))
         for kind in ("potentials", "deterministics"):
             for variable in getattr(model, kind):
                 if variable in self.clone:
@@ -139,12 +140,6 @@ class Builder:
             initval=self.clone[start] if isinstance(start, Variable) else start,
         )
 
-    def register_observed(self, name: str, variable: Variable, value: Variable, dims) -> None:
-        variable.name = name
-        self.new.observed_RVs.append(variable)
-        self.new.create_value_var(variable, default_transform=None, transform=None, value_var=value)
-        self.new.add_named_variable(variable, dims)
-
     def register_derived(self, name: str, variable: Variable, kind: str, dims) -> None:
         variable.name = name
         getattr(self.new, kind).append(variable)
@@ -172,7 +167,7 @@ class Builder:
         parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
         variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data)
         value = self.clone[self.model.rvs_to_values[rvs[0]]] if len(rvs) == 1 else pt.constant(data)
-        self.register_observed(group.name, variable, value, self.dims_of_data(group, data.ndim))
+        add_observed(self.new, variable, group.name, value, self.dims_of_data(group, data.ndim))
 
     def dims_of_data(self, group: UnitGroup, ndim: int):
         """The dims of an observed variable, if its log-likelihood by unit has the first of them."""

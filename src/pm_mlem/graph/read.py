@@ -8,6 +8,7 @@ import pymc as pm
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.counts import Bounds, at_initial_point
+from pm_mlem.graph.dims import plain
 from pm_mlem.graph.joint import Joined, widen
 from pm_mlem.graph.structure import analyse
 from pm_mlem.graph.tables import ModelTables
@@ -25,7 +26,7 @@ def read(
     means: bool = False,
     replaceable: bool = False,
 ) -> ModelTables:
-    """The tables of a model.
+    """The tables of a model; one of ``pymc.dims`` is read as a model of ordinary tensors.
 
     Entries of a latent that an operation mixes are enumerated jointly, and counts up to a bound above which they
     are negligible at the initial point.
@@ -40,6 +41,7 @@ def read(
     ------
     ValueError, UnsupportedModelError
     """
+    model = plain(model)
     joined: Joined = {}
     chosen = dict(bounds or {})
     while True:

@@ -30,6 +30,7 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor, unflatten_index_variables
 
 from pm_mlem.graph.ops import LogSumExp, WindowLogZ
+from pm_mlem.graph.symbols import tensor
 from pm_mlem.graph.tables import ModelTables
 
 
@@ -101,7 +102,7 @@ class Part:
     def placeholder(self, variable: Variable, rows: Place) -> Variable:
         if rows is None:
             return variable
-        return pt.tensor(variable.name, dtype=variable.type.dtype, shape=self.resize(variable, rows))
+        return tensor(variable.name, dtype=variable.type.dtype, shape=self.resize(variable, rows))
 
 
 # --- tables -----------------------------------------------------------------------------------------------

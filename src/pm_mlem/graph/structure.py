@@ -36,6 +36,7 @@ from pm_mlem.graph.held import by_variable, check_support, complete, held_values
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
 from pm_mlem.graph.means import NoMean, mean_name, prediction
 from pm_mlem.graph.mixtures import HiddenMixture, component_name, take_apart
+from pm_mlem.graph.symbols import tensor
 
 TermKind = Literal["observed", "latent", "potential", "prior"]
 PLAIN = Mode("py", None)
@@ -338,7 +339,7 @@ class Builder:
     def as_input(self, name: str, data: Lifted) -> Lifted:
         """Observed data as a symbol; the copy keeps them apart from the same array in another role."""
         array = data.data.copy()
-        symbol = pt.tensor(name, dtype=str(array.dtype), shape=array.shape)
+        symbol = tensor(name, dtype=str(array.dtype), shape=array.shape)
         self.inputs[name] = symbol, array
         return Lifted(array.shape, symbol=symbol)
 
@@ -370,7 +371,7 @@ class Builder:
                 lower, states = domain(rv.owner.op, rv, self.context)
         else:
             states = self.bounds.get(rv.name, self.first_bound) + 1 - lower
-        value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
+        value = tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         joined, cut = self.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
         self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))
         dim = states_dim(self.model, rv)
@@ -386,7 +387,7 @@ class Builder:
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)
-        value = pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape)
+        value = tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         transform = self.model.rvs_to_transforms.get(rv)
         held = None
         if rv.name in self.fixed_values:
@@ -419,7 +420,7 @@ class Builder:
             )
         if np.any(held != np.round(held)):
             raise ValueError(f"fixed={{'{rv.name}': ...}} must hold whole numbers: the variable is discrete.")
-        self.add_fixed(rv, pt.tensor(rv.name, dtype=rv.type.dtype, shape=shape), held)
+        self.add_fixed(rv, tensor(rv.name, dtype=rv.type.dtype, shape=shape), held)
 
     def add_fixed(self, rv: Variable, value: Variable, held: np.ndarray) -> None:
         self.fixed[rv.name] = array = held.astype(rv.type.dtype)

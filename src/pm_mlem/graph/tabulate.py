@@ -17,6 +17,7 @@ from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.parts import lift_parts
 from pm_mlem.graph.sites import find_sites
 from pm_mlem.graph.structure import LatentVector, ModelStructure, Parameter, Term, named
+from pm_mlem.graph.symbols import tensor
 from pm_mlem.graph.tables import DensityTerm, DerivedValue, ModelTables, Probe
 
 
@@ -129,7 +130,7 @@ def add_probes(
     by_element = elimination
     for i, (name, lifted) in enumerate(wanted):
         shape = tuple(s.size for s in lifted.slots) + lifted.shape
-        zeros = pt.tensor(f"probe_{name}", dtype="float64", shape=shape)
+        zeros = tensor(f"probe_{name}", dtype="float64", shape=shape)
         stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
         extra = factorize(name, n_terms + len(chosen), stand_in, structure.vectors, context)
         try:

@@ -18,6 +18,7 @@ from pm_mlem.graph.lift import Context, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.structure import PLAIN, ModelStructure, Parameter
+from pm_mlem.graph.symbols import tensor
 
 
 def initial_point(structure: ModelStructure) -> dict[str, np.ndarray]:
@@ -105,7 +106,7 @@ def constraining(
     """
     inputs, outputs = [], []
     for parameter in structure.free:
-        u = pt.tensor(f"{parameter.name}_unconstrained", dtype="float64", shape=shapes[parameter.name])
+        u = tensor(f"{parameter.name}_unconstrained", dtype="float64", shape=shapes[parameter.name])
         value = u
         if parameter.transform is not None:
             value = parameter.transform.backward(u, *distribution_inputs(parameter, context))

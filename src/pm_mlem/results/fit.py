@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pm_mlem.inference.hypotheses import HypothesisTest
+    from pm_mlem.results.align import Matcher
     from pm_mlem.results.bootstrap import Bootstrap
 
 
@@ -601,6 +602,13 @@ class Fit:
         """What ``kind="bootstrap"`` uses where no other is passed."""
         return self.bootstrap(random_seed=0, progressbar=False)
 
+    @cached_property
+    def _matcher(self) -> Matcher:
+        """What brings states into the order of this fit."""
+        from pm_mlem.results.align import Matcher
+
+        return Matcher(self)
+
     # --- tables --------------------------------------------------------------------------------------------
 
     def summary(self, level: float = 0.95, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
@@ -925,6 +933,11 @@ class Fit:
         from pm_mlem.results.summary import html
 
         return html(self)
+
+    def __rich__(self):
+        from pm_mlem.results.summary import rich_display
+
+        return rich_display(self)
 
 
 def derivatives_at(

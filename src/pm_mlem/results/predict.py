@@ -15,6 +15,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.dims import plain
 from pm_mlem.graph.means import data_of, has_probabilities, mean_name
 from pm_mlem.graph.structure import PLAIN
 from pm_mlem.graph.tables import ModelTables
@@ -41,8 +42,8 @@ def score(fit: Fit, data: Data, coords: Coords | None) -> float:
 
 def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
     """See :meth:`pm_mlem.Fit.predict`."""
-    model = fit.model
-    unknown = [] if data is None else [rv.name for rv in model.observed_RVs if not data_of(model, rv) & set(data)]
+    model, read = fit.model, plain(fit.model)
+    unknown = [] if data is None else [rv.name for rv in read.observed_RVs if not data_of(read, rv) & set(data)]
     with new_data(model, data or {}, coords):
         engine = engine_at(fit, "mle", data or {}, unknown=tuple(unknown), means=True)
         groups = predictions(fit, engine, unknown)
@@ -51,7 +52,7 @@ def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
 
 def predictions(fit: Fit, engine: Engine, unknown: Sequence[str]) -> dict[str, xr.Dataset]:
     """The groups of a prediction; the model holds the new data."""
-    model, report, tables = fit.model, engine.report, engine.objective.tables
+    model, report, tables = plain(fit.model), engine.report, engine.objective.tables
     labels = Labels(tables.structure.dims, tables.structure.coords)
     point, data = fit._optimum.point, engine.objective.data
     estimands, latents, units = report.evaluate(point, data)

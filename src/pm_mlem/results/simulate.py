@@ -13,6 +13,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
 from pm_mlem.graph.densities import unscaled
+from pm_mlem.graph.dims import plain
 from pm_mlem.graph.structure import PLAIN
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def simulator(fit: Fit) -> Draw:
             f"Data cannot be drawn from the model: its Potential '{fit.model.potentials[0].name}' is a density, not a "
             "distribution; use kind='case', or write it as an observed variable."
         )
-    variables = [rv for rv in fit.model.observed_RVs if rv.name in fit._engine.objective.tables.structure.observed]
+    observed = fit._engine.objective.tables.structure.observed
+    variables = [rv for rv in plain(fit.model).observed_RVs if rv.name in observed]
     draw = sampler(variables, estimates_of(fit))
     try:
         draw(np.random.default_rng(0))
@@ -73,7 +75,7 @@ def simulator(fit: Fit) -> Draw:
 def estimates_of(fit: Fit) -> dict[Variable, np.ndarray]:
     """The values of all parameters, and of whatever else is held."""
     values = {**fit._engine.objective.tables.structure.fixed, **fit._report[0]}
-    return {rv: values[rv.name] for rv in fit.model.free_RVs if rv.name in values}
+    return {rv: values[rv.name] for rv in plain(fit.model).free_RVs if rv.name in values}
 
 
 def sampler(variables: list[Variable], values: dict[Variable, np.ndarray]) -> Draw:

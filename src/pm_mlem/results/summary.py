@@ -67,9 +67,23 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("parameters", str(fit.n_params)),
         ("units", f"{fit.n_obs:g}"),
         ("AIC, BIC", f"{fit.aic:.2f}, {fit.bic:.2f}"),
-        ("status", f"{fit.status}: {fit.message}"),
     ]
-    return lines
+    if latents := latents_line(fit):
+        lines.append(("summed out", latents))
+    return [*lines, ("status", f"{fit.status}: {fit.message}")]
+
+
+def latents_line(fit: Fit) -> str:
+    """The latents, with their shapes and states; those of a python loop together."""
+    structure = fit._engine.objective.tables.structure
+    parts = []
+    for vector in structure.vectors:
+        items = [structure.latents[i] for i in vector.latents]
+        shape = " x ".join(map(str, items[0].shape)) or "1"
+        name = items[0].name if len(items) == 1 else f"{items[0].name}, ..., {items[-1].name}"
+        many = f"{len(items)} x {shape}" if len(items) > 1 else shape
+        parts.append(f"{name} ({many}; {items[0].states} state{'' if items[0].states == 1 else 's'})")
+    return ", ".join(parts)
 
 
 def text(fit: Fit) -> str:
@@ -91,6 +105,45 @@ def estimates_table(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame({"estimate": values}, index=index)
 
 
+def shown(fit: Fit) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Columns and rows of the summary as text; notes only where there are any."""
+    table = summary_table(fit, 0.95)
+    columns = [c for c in table.columns if c != "note" or any(table["note"])]
+    rows = [
+        (str(entry), [v if isinstance(v, str) else "" if np.isnan(v) else f"{v:.4g}" for v in row])
+        for entry, row in zip(table.index, table[columns].itertuples(index=False), strict=True)
+    ]
+    return columns, rows
+
+
 def html(fit: Fit) -> str:
-    rows = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in header(fit))
-    return f"<table>{rows}</table>{summary_table(fit, 0.95).to_html(float_format=lambda v: f'{v:.4g}')}"
+    """For notebooks."""
+    left, right = "text-align:left", "text-align:right"
+    top = "".join(f"<tr><th style='{left}'>{escape(k)}</th><td style='{left}'>{escape(v)}</td></tr>"
+                  for k, v in header(fit))  # fmt: skip
+    columns, rows = shown(fit)
+    head = "".join(f"<th style='{right}'>{escape(c)}</th>" for c in ["", *columns])
+    body = ""
+    for entry, cells in rows:
+        styled = [f"<td style='{left if c == 'note' else right}'>{escape(v)}</td>"
+                  for c, v in zip(columns, cells, strict=True)]  # fmt: skip
+        body += f"<tr><th style='{left}'>{escape(entry)}</th>{''.join(styled)}</tr>"
+    return f"<table>{top}</table><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def rich_display(fit: Fit):
+    """For ``rich.print`` and IPython with rich."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    top = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in header(fit):
+        top.add_row(Text(key, style="bold"), Text(value))
+    columns, rows = shown(fit)
+    table = Table()
+    for column in ["", *columns]:
+        table.add_column(column, justify="left" if column in ("", "note") else "right")
+    for entry, cells in rows:
+        table.add_row(Text(entry), *map(Text, cells))
+    return Group(top, table)

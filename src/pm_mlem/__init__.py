@@ -26,15 +26,21 @@ __all__ = [
     "Selection",
     "Status",
     "UnsupportedModelError",
+    "add_estimates",
     "compare",
     "em_steps",
     "explain",
     "fit",
     "likelihood_ratio_test",
     "marginalize",
+    "plot_bootstrap",
     "plot_convergence",
+    "plot_density",
+    "plot_em_steps",
     "plot_estimates",
+    "plot_influence",
     "plot_latents",
+    "plot_pair_estimates",
     "plot_profile",
     "register_m_step",
     "select",
@@ -63,7 +69,7 @@ def __getattr__(name: str):
         from importlib import import_module
 
         return import_module("pm_mlem.demo")
-    if name in __all__ and name.startswith("plot_"):
+    if name in __all__ and name.startswith(("plot_", "add_")):
         from pm_mlem import plots
 
         return getattr(plots, name)

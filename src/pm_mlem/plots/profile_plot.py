@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_plots.visuals import labelled_title, labelled_x, labelled_y, line_xy, scatter_xy, vline
 from scipy.stats import chi2
 
-from pm_mlem.plots.utils import VariableNames, figure_kwargs, visual
+from pm_mlem.plots.utils import EntryNames as VariableNames, figure_kwargs, visual
 from pm_mlem.results.labels import entry_names
 
 

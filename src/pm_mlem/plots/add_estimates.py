@@ -9,7 +9,6 @@ import arviz_plots as azp
 import numpy as np
 import xarray as xr
 from arviz_plots.plot_collection import backend_from_object
-from arviz_plots.visuals import line_x, scatter_x
 
 from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, listed, select
 
@@ -129,12 +128,31 @@ def in_plot(point: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
 def on_forest(canvas: Canvas, estimator: str, point: xr.Dataset, bounds: xr.Dataset, orientation: str) -> None:
     """A row below the posterior's; ``y`` decreases downwards."""
     rows = canvas.collection.get_aes_as_dataset("y")
+    below = 0.3 if estimator == "mle" else 0.5
     over = [d for d in rows.dims if d not in point.dims]
-    y = xr.Dataset({n: rows[n].min([d for d in over if d in rows[n].dims]) - 0.3 for n in point.data_vars})
+    lowest = {n: rows[n].min([d for d in over if d in rows[n].dims]) - below for n in point.data_vars}
+    y = xr.Dataset(
+        {n: a.broadcast_like(point[n]).sel({d: point[n][d] for d in point[n].dims}) for n, a in lowest.items()}
+    )
     color = "C1" if estimator == "mle" else "C2"
-    options = {"coords": {"column": "forest"}, "y": y}
-    canvas.draw(f"{estimator}_interval", line_x, bounds, color=color, width=2.0, **options)
-    canvas.draw(f"{estimator}_estimate", scatter_x, point, color=color, size=canvas.size(25), **options)
+    options = {"coords": {"column": "forest"}, "color": color, "y": y}
+    canvas.draw(f"{estimator}_interval", in_rows, bounds, width=2.0, **options)
+    canvas.draw(f"{estimator}_estimate", dots, point, size=canvas.size(25), **options)
+
+
+def in_rows(da, target, *, y, **properties):
+    """A line for every entry at its own height: all of them as one, with gaps."""
+    ends = da.transpose(*y.dims, "ci_bound").values.reshape(-1, 2)
+    gap = np.full((len(ends), 1), np.nan)
+    x = np.concatenate([ends, gap], axis=1).ravel()
+    return backend_from_object(target).line(x, np.repeat(y.values.ravel(), 3), target, **properties)
+
+
+def dots(da, target, *, y, **properties):
+    """A point for every entry at its own height."""
+    return backend_from_object(target).scatter(
+        da.transpose(*y.dims).values.ravel(), y.values.ravel(), target, **properties
+    )  # fmt: skip
 
 
 def on_panels(canvas: Canvas, estimator: str, point: xr.Dataset, bounds: xr.Dataset, orientation: str) -> None:

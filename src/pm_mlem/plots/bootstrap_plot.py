@@ -9,10 +9,21 @@ import arviz_plots as azp
 import numpy as np
 import xarray as xr
 from arviz_base.labels import BaseLabeller
-from arviz_plots.visuals import hist, line_xy, scatter_xy, vline
+from arviz_plots.visuals import hist, line_xy, remove_ticks, scatter_xy, vline
 
 from pm_mlem.plots.density_plot import histogram
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, entries, listed, panels, points_xy, reference_of, select
+from pm_mlem.plots.utils import (
+    AesByVisuals,
+    Canvas,
+    Visuals,
+    check_elements,
+    entries,
+    listed,
+    panels,
+    points_xy,
+    reference_of,
+    select,
+)
 from pm_mlem.results.bootstrap import Bootstrap
 from pm_mlem.results.summary import listed as shown_variables
 
@@ -94,7 +105,9 @@ def plot_bootstrap(
     chosen = select(replicates[known], var_names, filter_vars, coords, "The bootstrap")
     shown = entries_of(chosen, intervals, kinds, bootstrap.fit.estimates, reference)
     if not shown:
-        raise ValueError(f"No entry of {listed(list(chosen.data_vars))} has an interval: they are held or not identified.")
+        raise ValueError(
+            f"No entry of {listed(list(chosen.data_vars))} has an interval: they are held or not identified."
+        )
     bars, lines, points, marks = {}, {}, {}, {}
     for i, (name, (values, estimate, bounds, mark)) in enumerate(shown.items()):
         heights, edges = np.histogram(values, bins=bins, density=True)
@@ -114,6 +127,7 @@ def plot_bootstrap(
         canvas.draw("reference", vline, xr.Dataset(marks), color="B1", linestyle="C1")
     canvas.draw("interval", line_xy, data, aes=["color"], width=2.5)
     canvas.draw("bound", scatter_xy, data, aes=["color"], size=canvas.size(16))
+    pc.map(remove_ticks, "ticks", data=data, axis="y", ignore_aes="all", store_artist=False)
     canvas.title(data, labeller)
     if len(kinds) > 1:
         canvas.legend("interval")
@@ -132,7 +146,7 @@ def entries_of(chosen: xr.Dataset, intervals, kinds, estimates: xr.Dataset, refe
         ]]  # fmt: skip
         for name, values in parts[0].items():
             bounds = np.stack([p[name].values for p in parts[3:]])
-            values = values.values[np.isfinite(values.values)]
-            if np.all(np.isfinite(bounds)) and len(values):
-                result[name] = values, parts[1][name].item(), bounds, parts[2][name].item()
+            known = values.values[np.isfinite(values.values)]
+            if np.all(np.isfinite(bounds)) and len(known):
+                result[name] = known, parts[1][name].item(), bounds, parts[2][name].item()
     return result

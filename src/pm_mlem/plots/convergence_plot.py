@@ -116,7 +116,7 @@ def curves(fits: Mapping[str, Any]) -> tuple[xr.Dataset, xr.Dataset]:
     }  # fmt: skip
     name = {("map",): "log-posterior", ("mle",): "log-likelihood"}.get(tuple(sorted(best)), "objective")
     top = np.array([best[e] for e in estimators])
-    length = max(max(map(len, kept)), *(o.shape[1] for o in others))
+    length = max(*map(len, kept), *(o.shape[1] for o in others))
     runs = np.stack([padded(h[None], 1, length)[0] for h in kept])
     rest = np.stack([padded(o, max(len(o) for o in others), length) for o in others])
     coords = {"model": list(fits), "iteration": np.arange(length)}

@@ -176,8 +176,12 @@ def draw_pairs(found: ObservedDensity, names, common, visuals, aes_by_visuals, p
     canvas = Canvas(pc, visuals, aes_by_visuals)
     aes, plain = (["color"], {}) if found.states else ([], {"color": "C0"})
     dots, heights = (d if found.states else d.isel(state=0) for d in (dots, heights.to_dataset(name=names[0])))
-    canvas.draw("data", scatter_xy, dots, aes=aes, size=canvas.size(14), alpha=0.5, **({"color": "C7"} if plain else {}))
-    canvas.draw("component" if found.states else "density", contours, heights, aes=aes, keep=False, probs=probs, **plain)
+    canvas.draw(
+        "data", scatter_xy, dots, aes=aes, size=canvas.size(14), alpha=0.5, **({"color": "C7"} if plain else {})
+    )
+    canvas.draw(
+        "component" if found.states else "density", contours, heights, aes=aes, keep=False, probs=probs, **plain
+    )
     return canvas, dots
 
 

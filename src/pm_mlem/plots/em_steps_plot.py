@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import arviz_plots as azp
@@ -10,9 +11,19 @@ import numpy as np
 import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
-from arviz_plots.visuals import labelled_x, line_xy, scatter_xy
+from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim
 
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, entries, listed, panels, points_xy, select
+from pm_mlem.plots.utils import (
+    AesByVisuals,
+    Canvas,
+    Visuals,
+    check_elements,
+    entries,
+    listed,
+    panels,
+    points_xy,
+    select,
+)
 
 ELEMENTS = (
     "log_likelihood", "bound", "step_log_likelihood", "step_bound", "touch", "estimates", "name", "responsibilities",
@@ -30,7 +41,7 @@ def plot_em_steps(
     var_names: str | Sequence[str] | None = None,
     filter_vars: str | None = None,
     coords: Mapping[str, Any] | None = None,
-    step: int = 0,
+    step: int | None = None,
     latent: str | None = None,
     col_wrap: int = 3,
     plot_collection: azp.PlotCollection | None = None,
@@ -58,8 +69,8 @@ def plot_em_steps(
         Whether ``var_names`` are names, parts of names or regular expressions.
     coords : dict, optional
         The entries to draw, labels by dimension.
-    step : int
-        The position of the step in close-up.
+    step : int, optional
+        The position of the step in close-up. Default: the one in which the log-likelihood gains most beyond the bound.
     latent : str, optional
         Whose responsibilities. Default: the first latent.
     col_wrap : int
@@ -92,8 +103,12 @@ def plot_em_steps(
     """
     check_elements(ELEMENTS, visuals, aes_by_visuals)
     steps = checked(steps, step)
+    step = most_beyond(steps) if step is None else step
     kind = "log-likelihood" if steps[0].fit.estimator == "mle" else "log-posterior"
-    curves = {kind: climb(steps), f"iteration {steps[step].iteration}": close_up(steps[step])}
+    curves = {
+        f"{kind} and bound (dashed)": climb(steps),
+        f"the step from iteration {steps[step].iteration}": close_up(steps[step]),
+    }
     tracks = tracks_of(steps, var_names, filter_vars, coords)
     labels = responsibilities(steps, latent)
     shown = xr.Dataset({**{n: curves[n][0] for n in curves}, **tracks, **({labels[0]: labels[1]} if labels else {})})
@@ -110,6 +125,11 @@ def plot_em_steps(
     canvas.draw("touch", scatter_xy, curves[second][2].to_dataset(name=second), color="B1", size=canvas.size(25))
     canvas.draw("estimates", line_xy, xr.Dataset(tracks), aes=["color"], width=1.5)
     canvas.draw("name", names_at_the_end, xr.Dataset(tracks), aes=["color"], keep=False, size=9.0)
+    end = steps[-1].iteration
+    pc.map(
+        set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
+        store_artist=False,
+    )  # fmt: skip
     texts = {first: "iteration", second: "way from these estimates (0) to the next (1)"}
     if labels:
         name, data, text = labels
@@ -122,16 +142,22 @@ def plot_em_steps(
     return pc
 
 
-def checked(steps: Iterable[Any], step: int) -> list[Any]:
+def checked(steps: Iterable[Any], step: int | None) -> list[Any]:
     steps = list(steps)
     for item in steps:
         if not all(hasattr(item, a) for a in ("lower_bound", "next_estimates", "iteration")):
             raise TypeError(f"steps must be what mlem.em_steps() yields, not {type(item).__name__}.")
     if not steps:
         raise ValueError("There are no steps: pass mlem.em_steps(model), or a list of its steps.")
-    if not -len(steps) <= step < len(steps):
+    if step is not None and not -len(steps) <= step < len(steps):
         raise ValueError(f"step={step}: there are {len(steps)} steps, from 0 to {len(steps) - 1}.")
     return steps
+
+
+def most_beyond(steps: Sequence[Any]) -> int:
+    """The step in which the log-likelihood rose most above the bound."""
+    gaps = [after.log_likelihood - before.lower_bound for before, after in pairwise(steps)]
+    return int(np.argmax(gaps)) if gaps else 0
 
 
 def climb(steps: Sequence[Any]) -> tuple[xr.DataArray, xr.DataArray]:
@@ -191,7 +217,7 @@ def names_at_the_end(da, target, **properties):
         return target
     backend = backend_from_object(target)
     backend.text(float(da.sel(plot_axis="x").values[-1]), float(y[-1]), f" {labels[entry]}", target,
-                 horizontal_align="left", vertical_align="center", **properties)  # fmt: skip
+                 horizontal_align="left", vertical_align="bottom", **properties)  # fmt: skip
     return target
 
 
@@ -203,8 +229,9 @@ def responsibilities(steps: Sequence[Any], latent: str | None) -> tuple[str, xr.
     if not names:
         return None
     name = latent or names[0]
-    some = sorted({round(i) for i in np.geomspace(1, len(steps), min(MOST_SHOWN, len(steps)))})
-    some = [i - 1 for i in some]
+    some = list(range(len(steps)))
+    if len(steps) > MOST_SHOWN:
+        some = sorted({round(i) - 1 for i in np.geomspace(1, len(steps), MOST_SHOWN)})
     values = np.stack([steps[i].latent_probabilities[name].values[..., -1].ravel() for i in some])
     state = steps[0].latent_probabilities[name][f"{name}_state"].values[-1]
     x, text = position_of(steps[0].fit, name, values.shape[1])

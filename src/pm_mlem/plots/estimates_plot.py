@@ -40,6 +40,7 @@ def plot_estimates(
     level: float = 0.95,
     inner_level: float = 0.5,
     kind: str | Mapping[str, str] = "wald",
+    bootstrap: Any = None,
     reference: Mapping[str, Any] | None = None,
     col_wrap: int = 3,
     plot_collection: azp.PlotCollection | None = None,
@@ -67,6 +68,8 @@ def plot_estimates(
     kind : {"wald", "profile", "bootstrap"} or dict, optional
         The intervals of fits, as in :meth:`Fit.confidence_intervals`; by name of the method where they differ.
         Intervals are drawn as they are, symmetric or not.
+    bootstrap : Bootstrap or dict, optional
+        For ``kind="bootstrap"``: a bootstrap of the fit, or of each by name of the method. Default: one made for it.
     reference : dict, optional
         Values to compare with (the truth of a simulation, say), ``{variable: number or array}``.
     col_wrap : int
@@ -98,7 +101,7 @@ def plot_estimates(
     names = chosen_names(results, level, var_names, filter_vars)
     point = select(stack({k: datasets(k, v, level, names)[0] for k, v in results.items()}), coords=coords)
     twig, trunk = (
-        select(stack({k: bounds(k, v, at, names, kind) for k, v in results.items()}), coords=coords)
+        select(stack({k: bounds(k, v, at, names, kind, bootstrap) for k, v in results.items()}), coords=coords)
         for at in (level, inner_level)
     )
     heights = positions(point)
@@ -137,14 +140,15 @@ def chosen_names(results: Mapping[str, Any], level: float, var_names, filter_var
     return list(map(str, select(xr.Dataset({n: 0.0 for n in names}), var_names, filter_vars, owner="All").data_vars))
 
 
-def bounds(name: str, item: Any, level: float, names: Sequence[str], kind: str | Mapping[str, str]) -> xr.Dataset:
+def bounds(name: str, item: Any, level: float, names: Sequence[str], kind, bootstrap) -> xr.Dataset:
     """Interval of one result at a level."""
     from pm_mlem.results.fit import Fit
 
     own = kind.get(name, "wald") if isinstance(kind, Mapping) else kind
     if not isinstance(item, Fit) or own == "wald":
         return datasets(name, item, level, list(names))[2]
-    found = item.confidence_intervals(level, own, var_names=list(names))
+    replicates = bootstrap.get(name) if isinstance(bootstrap, Mapping) else bootstrap
+    found = item.confidence_intervals(level, own, var_names=list(names), bootstrap=replicates)
     blank = {n: xr.full_like(item.estimates[n].expand_dims(ci_bound=["lower", "upper"], axis=-1), np.nan, float)
              for n in names if n not in found}  # fmt: skip
     return found.assign(blank)[list(names)]

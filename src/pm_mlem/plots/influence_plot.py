@@ -127,8 +127,8 @@ def annotate_largest(da, target, *, names: Sequence[str], n_labels: int, **prope
         if any(abs(x[i] - a) < width and abs(y[i] - b) < height for a, b in taken):
             continue
         taken.append((x[i], y[i]))
-        side = "bottom" if y[i] > 0 else "top"
-        backend.text(x[i], y[i], names[i], target, vertical_align=side, horizontal_align="center", **properties)
+        side, away = ("bottom", height / 4) if y[i] > 0 else ("top", -height / 4)
+        backend.text(x[i], y[i] + away, names[i], target, vertical_align=side, horizontal_align="center", **properties)
     margin = 0.18 * float(max(np.nanmax(y), 0.0) - min(np.nanmin(y), 0.0))
     low, high = min(np.nanmin(y), 0.0), max(np.nanmax(y), 0.0)
     backend.ylim((float(low - (margin if low < 0 else 0.03 * (high - low))), float(high + margin)), target)

@@ -226,7 +226,9 @@ def draw_by_position(fit, item: Chosen, common, visuals, aes_by_visuals):
     time, path, probability = item.time, item.path, item.probability
     if time is None or probability.ndim != path.ndim + 1 or time not in path.dims:
         time = "element"
-        probability = probability.stack({time: path.dims}) if path.ndim != 1 else probability.rename({path.dims[0]: time})
+        probability = (
+            probability.stack({time: path.dims}) if path.ndim != 1 else probability.rename({path.dims[0]: time})
+        )
         path = path.stack({time: path.dims}) if path.ndim != 1 else path.rename({path.dims[0]: time})
         probability, path = (a.drop_vars([*a.coords.keys() - {"state"}]) for a in (probability, path))
     others = [str(d) for d in path.dims if d != time]

@@ -13,7 +13,17 @@ from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy
 
 from pm_mlem.compare import as_mapping, datasets
 from pm_mlem.inference.intervals import check_level
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, entries, listed, panels, points_xy, select
+from pm_mlem.plots.utils import (
+    AesByVisuals,
+    Canvas,
+    Visuals,
+    check_elements,
+    entries,
+    listed,
+    panels,
+    points_xy,
+    select,
+)
 
 ELEMENTS = ("draws", "point", "ellipse", "xlabel", "ylabel", "legend")
 MOST_ENTRIES = 6
@@ -161,8 +171,8 @@ def chosen_pairs(known: list[str], pairs, by_default: bool) -> list[tuple[str, s
         raise ValueError(f"There are no pairs: the only entry is {listed(known)}.")
     if len(known) > MOST_ENTRIES and by_default:
         raise ValueError(
-            f"There are {len(known)} entries, too many to draw all pairs: choose by var_names=, coords= or pairs=; they "
-            f"are {listed(known, 20)}."
+            f"There are {len(known)} entries, too many to draw all pairs: choose by var_names=, coords= or pairs=; "
+            f"they are {listed(known, 20)}."
         )
     return list(combinations(known, 2))
 

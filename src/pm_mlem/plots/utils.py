@@ -57,9 +57,9 @@ def select(
     for dim, labels in (coords or {}).items():
         if dim not in chosen.dims:
             raise ValueError(f"coords: there is no dimension '{dim}' here; there are {listed(chosen.dims)}.")
-        labels = labels if isinstance(labels, slice) or np.ndim(labels) else [labels]
+        wanted = labels if isinstance(labels, slice) or np.ndim(labels) else [labels]
         try:
-            chosen = chosen.sel({dim: labels})
+            chosen = chosen.sel({dim: wanted})
         except KeyError as error:
             known = listed(chosen[dim].values.tolist())
             raise ValueError(f"coords: '{dim}' has no label {error}; it has {known}.") from error
@@ -131,7 +131,7 @@ class Canvas:
         ``keep`` is whether the artists are stored under the element's name.
         """
         options = visual(self.visuals, element)
-        if options is False:
+        if isinstance(options, bool):
             return
         aes = (self.aes_by_visuals or {}).get(element, aes)
         given = self.collection.aes_set
@@ -152,8 +152,11 @@ class Canvas:
             self.draw(element, function, data[[name]], keep=False, text=text)
 
     def legend(self, dim: str, **options) -> None:
+        """A legend, if something in the collection goes by that dimension."""
+        if not any(dim in part.dataset.dims for part in self.collection.aes.children.values()):
+            return
         given = visual(self.visuals, "legend", **options)
-        if given is not False:
+        if not isinstance(given, bool):
             self.collection.add_legend(dim, **given)
 
     @property

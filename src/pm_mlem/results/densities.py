@@ -158,9 +158,10 @@ class Reader:
         shape = self.tables.densities[self.terms[0]].lifted.shape
         core = self.values.shape[len(shape) :]
         if self.values.shape[: len(shape)] != shape or len(core) > 1 or (core and core[0] > 2) or not shape:
+            length = core[-1] if core else self.values.size
             raise ValueError(
-                f"The rows of '{self.name}' are vectors of length {core[-1] if core else self.values.size} with a joint "
-                "density; only one or two numbers a row can be drawn."
+                f"The rows of '{self.name}' are vectors of length {length} with a joint density; only one or two "
+                "numbers a row can be drawn."
             )
         entries = next(e for e in data_entries(self.tables) if e.name == self.name)
         discrete = self.values.dtype.kind in "iub"
@@ -242,7 +243,7 @@ class Reader:
         if not slots:
             self.choice(latent, [])
             return self.compiled(density), np.ones((1, 1, 1)), None, ()
-        address = np.broadcast_to(lifted.slots[0].address, lifted.shape)
+        address = np.broadcast_to(next(iter(lifted.slots)).address, lifted.shape)
         address = (address[..., 0] if pair and len(lifted.shape) == self.values.ndim else address).reshape(shape)
         vector, inverse = self.vector_at(address)
         names = [self.tables.structure.latents[i].name for i in vector.latents]
@@ -260,8 +261,8 @@ class Reader:
             if np.array_equal(vector.elements[order][place], address):
                 return vector, order[place]
         raise ValueError(
-            f"Some rows of '{self.name}' depend on latents and others do not (known labels, say), so its density has no "
-            "simple parts."
+            f"Some rows of '{self.name}' depend on latents and others do not (known labels, say), so its density has "
+            "no simple parts."
         )
 
     def choice(self, latent: str | None, known: list[str]) -> str | None:

@@ -53,7 +53,7 @@ def test_intervals_are_drawn_where_they_are(faithful_fit):
     assert point.get_offsets()[0][0] == pytest.approx(faithful_fit.estimates["sigma"].sel(kind="short").item())
 
 
-def test_intervals_of_any_kind(faithful_fit, replicates):
+def test_intervals_of_any_kind(faithful_fit, faithful_map, replicates):
     """Profiles and bootstraps are drawn where they are; a bootstrap of another fit is refused."""
     for kind, bootstrap in (("profile", None), ("bootstrap", replicates)):
         pc = mlem.plot_estimates(
@@ -62,9 +62,8 @@ def test_intervals_of_any_kind(faithful_fit, replicates):
         line = pc.viz["twig"]["mu"].sel(kind="long").item()
         expected = faithful_fit.confidence_intervals(kind=kind, bootstrap=bootstrap, var_names=["mu"])["mu"]
         np.testing.assert_allclose(line.get_xdata(), expected.sel(kind="long"))
-    other = mlem.fit(faithful_fit.model, "map", random_seed=1, progressbar=False)
     with pytest.raises(ValueError, match="another fit"):
-        mlem.plot_estimates({"MAP": other}, var_names="mu", kind="bootstrap", bootstrap=replicates, backend="none")
+        mlem.plot_estimates({"MAP": faithful_map}, var_names="mu", kind="bootstrap", bootstrap=replicates, backend="none")
     with pytest.raises(ValueError, match="kind='waldo'"):
         mlem.plot_estimates({"MLE": faithful_fit}, kind="waldo", backend="none")
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
-from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim
+from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim, set_ylim
 
 from pm_mlem.plots.utils import (
     AesByVisuals,
@@ -130,6 +130,12 @@ def plot_em_steps(
         set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
         store_artist=False,
     )  # fmt: skip
+    for name, track in tracks.items():
+        y = track.sel(plot_axis="y").values
+        margin = 0.1 * float(np.nanmax(y) - np.nanmin(y)) or 0.1
+        limits = (float(np.nanmin(y)) - margin, float(np.nanmax(y)) + margin)
+        shape = track.to_dataset(name=name)
+        pc.map(set_ylim, "ylim", data=shape, limits=limits, ignore_aes="all", store_artist=False)
     texts = {first: "iteration", second: "way from these estimates (0) to the next (1)"}
     if labels:
         name, data, text = labels

@@ -170,7 +170,7 @@ def read(fit, name: str, coords: Mapping[str, Any] | None) -> Chosen:
                   for k, v in chosen.items()}  # fmt: skip
     return Chosen(
         name, chosen["probability"].transpose(..., "state"), chosen["path"], chosen.get("observed"),
-        "" if found is None else found[0] if len(members) == 1 else f"{found[0]} ...", time, not coords,
+        "" if found is None else found[0], time, not coords,
     )  # fmt: skip
 
 

@@ -79,5 +79,6 @@ def observed_at(tables: ModelTables, vector: int, elements: Sequence[int]) -> tu
         values[own[0].address] = np.broadcast_to(term.value.data, term.value.shape).ravel()[factor.entries]
         if len(np.unique(own[0].address)) != factor.rows or np.any(np.isnan(values[places])):
             return None
-        found.setdefault(term.name, values[places])
+        first, *others = term.members
+        found.setdefault(f"{first} ... {others[-1]}" if others else first, values[places])
     return next(iter(found.items())) if len(found) == 1 else None

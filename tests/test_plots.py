@@ -63,7 +63,9 @@ def test_intervals_of_any_kind(faithful_fit, faithful_map, replicates):
         expected = faithful_fit.confidence_intervals(kind=kind, bootstrap=bootstrap, var_names=["mu"])["mu"]
         np.testing.assert_allclose(line.get_xdata(), expected.sel(kind="long"))
     with pytest.raises(ValueError, match="another fit"):
-        mlem.plot_estimates({"MAP": faithful_map}, var_names="mu", kind="bootstrap", bootstrap=replicates, backend="none")
+        mlem.plot_estimates(
+            {"MAP": faithful_map}, var_names="mu", kind="bootstrap", bootstrap=replicates, backend="none"
+        )
     with pytest.raises(ValueError, match="kind='waldo'"):
         mlem.plot_estimates({"MLE": faithful_fit}, kind="waldo", backend="none")
 

@@ -273,6 +273,21 @@ def test_the_ellipse_is_the_one_of_the_covariance(faithful_fit):
     np.testing.assert_allclose(squared, stats.chi2(2).ppf(0.9), rtol=1e-8)
 
 
+def test_entries_that_are_held(faithful):
+    """They have a point, but no ellipse, no influence and no interval."""
+    fit = mlem.fit(faithful, starts=1, fixed={"mu[short]": 54.0}, random_seed=1, progressbar=False)
+    pc = mlem.plot_pair_estimates({"held": fit}, var_names=["mu", "sigma"], coords={"kind": "short"}, backend="none")
+    assert pc.viz["ellipse"]["mu[short], sigma[short]"].item() is None  # nothing to draw
+    assert pc.viz["point"]["mu[short], sigma[short]"].item()["x"] == 54.0
+    pc = mlem.plot_influence(fit, var_names="mu", backend="matplotlib")
+    assert list(pc.viz["point"].data_vars) == ["mu[long]"]
+    with pytest.raises(ValueError, match="all are held"):
+        mlem.plot_influence(fit, var_names="mu", coords={"kind": "short"}, backend="none")
+    pc = mlem.plot_estimates({"held": fit}, var_names="mu", backend="matplotlib")
+    assert pc.viz["point"]["mu"].sel(kind="short").item().get_offsets()[0][0] == 54.0
+    assert pc.viz["twig"]["mu"].sel(kind="short").item() is None
+
+
 def test_pairs_that_cannot_be_drawn(faithful_fit, coin):
     with pytest.raises(ValueError, match="the only entry is .p."):
         mlem.plot_pair_estimates({"MLE": fitted(coin)}, backend="none")

@@ -64,7 +64,7 @@ def plot_influence(
     Returns
     -------
     arviz_plots.PlotCollection
-        Its variables are the entries, "mu[a]". Entries without standard errors are left out.
+        Its variables are the entries, "mu[a]". Entries that are held or have no standard error are left out.
 
     Raises
     ------
@@ -88,9 +88,11 @@ def plot_influence(
         for variable, array in chosen.data_vars.items()
         for name, part in entries(array.transpose(..., *dims), *map(str, dims))
     }
-    shown = {name: values for name, values in shown.items() if np.any(np.isfinite(values))}
+    shown = {name: values for name, values in shown.items() if np.any(np.nan_to_num(values) != 0.0)}
     if not shown:
-        raise ValueError("None of these entries has a standard error, so units have no influence on them.")
+        raise ValueError(
+            "None of these entries has a standard error (or all are held), so units have no influence on them."
+        )
     x = np.arange(len(names))
     data = xr.Dataset({name: points_xy(x, values, ["unit"]) for name, values in shown.items()})
     stems = {n: points_xy(np.repeat(x, 3), np.stack([0 * v, v, np.nan * v], -1).ravel(), ["end"])

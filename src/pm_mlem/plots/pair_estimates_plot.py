@@ -98,31 +98,38 @@ def plot_pair_estimates(
     parts = {name: part_of(name, item, most_draws) for name, item in results.items()}
     known = parts_in_common(parts, var_names, filter_vars, coords)
     wanted = chosen_pairs(known, pairs, var_names is None and coords is None)
-    scatter, points, ellipses = {}, {}, {}
-    for a, b in wanted:
-        name = f"{a}, {b}"
-        own = [clouds(p, a, b, level) for p in parts.values()]
-        for target, k, dim in ((scatter, 0, "draw"), (points, 1, "one"), (ellipses, 2, "angle")):
-            length = max(o[k].shape[1] for o in own)
-            padded = np.full((2, len(own), length), np.nan)
-            for i, o in enumerate(own):
-                padded[:, i, : o[k].shape[1]] = o[k]
-            target[name] = points_xy(*padded, ["model", dim], {"model": list(parts)})
-    data = xr.Dataset(points)
+    own = {f"{a}, {b}": [clouds(p, a, b, level) for p in parts.values()] for a, b in wanted}
+    scatter, points, ellipses = (
+        stacked({name: [c[k] for c in found] for name, found in own.items()}, dim, list(parts))
+        for k, dim in enumerate(("draw", "one", "angle"))
+    )
+    data = points
     pc = panels(
         data, width=3.8, height=3.4, col_wrap=col_wrap, aes={"color": ["model"]}, plot_collection=plot_collection,
         backend=backend, pc_kwargs=pc_kwargs,
     )  # fmt: skip
     canvas = Canvas(pc, visuals, aes_by_visuals)
-    if xr.Dataset(scatter).sizes["draw"]:
-        canvas.draw("draws", scatter_xy, xr.Dataset(scatter), aes=["color"], size=canvas.size(8), alpha=0.3)
-    canvas.draw("ellipse", line_xy, xr.Dataset(ellipses), aes=["color"], width=1.8)
+    if scatter.sizes["draw"]:
+        canvas.draw("draws", scatter_xy, scatter, aes=["color"], size=canvas.size(8), alpha=0.3)
+    canvas.draw("ellipse", line_xy, ellipses, aes=["color"], width=1.8)
     canvas.draw("point", scatter_xy, data, aes=["color"], size=canvas.size(45), edgecolor="B1")
     canvas.text("xlabel", labelled_x, data, {f"{a}, {b}": a for a, b in wanted})
     canvas.text("ylabel", labelled_y, data, {f"{a}, {b}": b for a, b in wanted})
     if len(parts) > 1:
         canvas.legend("model", title="")
     return pc
+
+
+def stacked(clouds: Mapping[str, Sequence[np.ndarray]], dim: str, models: list[str]) -> xr.Dataset:
+    """Points ``(2, n)`` by pair and model as one dataset, padded with NaN."""
+    length = max(c.shape[1] for own in clouds.values() for c in own)
+    result = {}
+    for name, own in clouds.items():
+        padded = np.full((2, len(own), length), np.nan)
+        for i, c in enumerate(own):
+            padded[:, i, : c.shape[1]] = c
+        result[name] = points_xy(*padded, ["model", dim], {"model": models})
+    return xr.Dataset(result)
 
 
 def part_of(name: str, item: Any, most_draws: int) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def plot_density(
     Notes
     -----
     The density is evaluated by the compiled model itself. Where it differs from row to row (in a regression) it is
-    averaged over the rows, with their weights: what one would expect of the histogram. Where rows share latents with
-    each other (a hidden Markov model) or with other variables, the weight of a component is the average of its posterior
-    probability; where every row is an independent unit, it is the one of the model. The density of a row whose label is
-    known is the one given the label; components are drawn where all labels are hidden.
+    averaged over the rows, with their weights: what one would expect of the histogram. The weight of a component is the
+    model's where every row is an independent unit, and the average of its posterior probability where rows share
+    latents with each other (a hidden Markov model) or with other variables. The density of a row whose label is known
+    is the one given the label; components are drawn where all labels are hidden.
     """
     check_elements(ELEMENTS, visuals, aes_by_visuals)
     found = observed_density(fit, var_name, latent)

@@ -1,6 +1,7 @@
 """Shared fixtures; compiled functions are kept between runs in the checkout's own cache."""
 
 import os
+import warnings
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
@@ -34,6 +35,24 @@ def faithful_fit(faithful):
 @pytest.fixture(scope="session")
 def faithful_map(faithful):
     return mlem.fit(faithful, "map", random_seed=1, progressbar=False)
+
+
+@pytest.fixture(scope="session")
+def chains_fit():
+    """Two animals that are calm or busy, day by day: hidden Markov chains."""
+    rng = np.random.default_rng(5)
+    states = np.array([[0] * 12 + [1] * 10 + [0] * 8, [1] * 6 + [0] * 14 + [1] * 10])
+    with pm.Model(coords={"animal": ["a", "b"], "day": np.arange(1, 31)}) as model:
+        stay = pm.Beta("stay", 2, 2, shape=2)
+        rows = pm.math.stack([pm.math.stack([stay[0], 1 - stay[0]]), pm.math.stack([1 - stay[1], stay[1]])])
+        mu = pm.Normal("mu", 0, 5, shape=2, initval=[0.0, 4.0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pymc_extras announces its changes
+            from pymc_extras.distributions import DiscreteMarkovChain
+        start = pm.Categorical.dist([0.5, 0.5])
+        z = DiscreteMarkovChain("z", P=rows, init_dist=start, shape=(2, 30), dims=("animal", "day"))
+        pm.Normal("activity", mu[z], 1, observed=4.0 * states + rng.normal(size=states.shape), dims=("animal", "day"))
+    return mlem.fit(model, starts=1, progressbar=False)
 
 
 @pytest.fixture

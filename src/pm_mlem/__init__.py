@@ -28,6 +28,7 @@ __all__ = [
     "Selection",
     "Status",
     "UnsupportedModelError",
+    "add_estimates",
     "align",
     "compare",
     "em_steps",
@@ -35,45 +36,39 @@ __all__ = [
     "fit",
     "likelihood_ratio_test",
     "marginalize",
+    "plot_bootstrap",
     "plot_convergence",
+    "plot_density",
+    "plot_em_steps",
     "plot_estimates",
+    "plot_influence",
     "plot_latents",
+    "plot_pair_estimates",
     "plot_profile",
     "register_m_step",
     "select",
 ]
 
 
+LAZY = {
+    "Bootstrap": "results.bootstrap",
+    "Comparison": "results.comparison",
+    "Fit": "results.fit",
+    "HypothesisTest": "inference.hypotheses",
+    "register_m_step": "objective.m_step",
+}
+"""What needs JAX or ArviZ is imported when it is first used."""
+
+
 def __getattr__(name: str):
-    """Import what needs JAX or ArviZ when it is first used."""
-    if name == "Fit":
-        from pm_mlem.results.fit import Fit
+    from importlib import import_module
 
-        return Fit
-    if name == "Bootstrap":
-        from pm_mlem.results.bootstrap import Bootstrap
-
-        return Bootstrap
-    if name == "Comparison":
-        from pm_mlem.results.comparison import Comparison
-
-        return Comparison
-    if name == "HypothesisTest":
-        from pm_mlem.inference.hypotheses import HypothesisTest
-
-        return HypothesisTest
-    if name == "register_m_step":
-        from pm_mlem.objective.m_step import register_m_step
-
-        return register_m_step
     if name == "demo":
-        from importlib import import_module
-
         return import_module("pm_mlem.demo")
-    if name in __all__ and name.startswith("plot_"):
-        from pm_mlem import plots
-
-        return getattr(plots, name)
+    if name in LAZY:
+        return getattr(import_module(f"pm_mlem.{LAZY[name]}"), name)
+    if name in __all__:
+        return getattr(import_module("pm_mlem.plots"), name)
     raise AttributeError(f"module 'pm_mlem' has no attribute {name!r}")
 
 

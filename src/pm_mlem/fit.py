@@ -364,7 +364,7 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
 
 
 def records(runs: Sequence[Run], estimator: str) -> tuple[Mapping[str, Any], ...]:
-    """The rows of ``Fit.starts``."""
+    """The rows of ``Fit.starts``, and the history of each."""
     return tuple(
         record(i, run, "log_likelihood" if estimator == "mle" else "log_posterior") for i, run in enumerate(runs)
     )
@@ -381,4 +381,5 @@ def record(i: int, run: Run, objective: str) -> dict[str, Any]:
         "optimum": run.number,
         "reached": run.reached,
         "reason": run.reason,
+        "history": run.optimum.history,
     }

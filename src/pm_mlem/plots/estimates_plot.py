@@ -8,21 +8,46 @@ from typing import Any
 import arviz_plots as azp
 import numpy as np
 import xarray as xr
-from arviz_plots.visuals import labelled_title, line_x, scatter_x
+from arviz_base.labels import BaseLabeller
+from arviz_plots.visuals import line_x, line_xy, scatter_x
 
 from pm_mlem.compare import as_mapping, datasets
-from pm_mlem.plots.utils import VariableNames, backend_module, figure_kwargs, visual
+from pm_mlem.plots.utils import (
+    AesByVisuals,
+    Canvas,
+    Visuals,
+    check_elements,
+    entries,
+    panels,
+    points_xy,
+    reference_of,
+    select,
+)
+
+ELEMENTS = ("twig", "trunk", "point", "reference", "title", "legend")
+TALLEST = 12.0
+"""Height of a panel in inches beyond which its rows move together."""
+MOST_LABELS = 60
+"""Rows of a panel that have a label each; where there are more, some have none."""
 
 
 def plot_estimates(
     results: Mapping[str, Any],
     *,
-    var_names: Sequence[str] | None = None,
+    var_names: str | Sequence[str] | None = None,
+    filter_vars: str | None = None,
+    coords: Mapping[str, Any] | None = None,
     level: float = 0.95,
     inner_level: float = 0.5,
+    kind: str | Mapping[str, str] = "wald",
+    bootstrap: Any = None,
+    reference: Mapping[str, Any] | None = None,
     col_wrap: int = 3,
+    plot_collection: azp.PlotCollection | None = None,
     backend: str | None = None,
-    visuals: Mapping[str, Mapping[str, Any] | bool] | None = None,
+    labeller: BaseLabeller | None = None,
+    aes_by_visuals: AesByVisuals = None,
+    visuals: Visuals = None,
     **pc_kwargs,
 ) -> azp.PlotCollection:
     """Forest plot of point estimates and intervals, each variable on its own scale.
@@ -30,65 +55,115 @@ def plot_estimates(
     Parameters
     ----------
     results : dict
-        Name of the method -> :class:`pm_mlem.Fit`, or a DataTree with a ``posterior`` group.
-    var_names : sequence of str, optional
-        Default: the variables that all results share and that are not as large as the data.
+        Name of the method -> :class:`pm_mlem.Fit`, or a DataTree with a ``posterior`` group. A single fit or DataTree
+        stands for itself.
+    var_names : str or sequence of str, optional
+        Default: the variables that all results share and that are not as large as the data. "~mu" leaves one out.
+    filter_vars : {None, "like", "regex"}, optional
+        Whether ``var_names`` are names, parts of names or regular expressions.
+    coords : dict, optional
+        The entries to draw, labels by dimension: ``{"school": ["A", "B"]}``.
     level, inner_level : float
-        Coverage of the thin and of the thick interval (Wald for fits, equal-tailed for draws).
+        Coverage of the thin and of the thick interval (equal-tailed for draws).
+    kind : {"wald", "profile", "bootstrap"} or dict, optional
+        The intervals of fits, as in :meth:`Fit.confidence_intervals`; by name of the method where they differ.
+        Intervals are drawn as they are, symmetric or not.
+    bootstrap : Bootstrap or dict, optional
+        For ``kind="bootstrap"``: a bootstrap of the fit, or of each by name of the method. Default: one made for it.
+    reference : dict, optional
+        Values to compare with (the truth of a simulation, say), ``{variable: number or array}``.
     col_wrap : int
         Panels in a row.
+    plot_collection : PlotCollection, optional
+        Where to draw. Default: a new one.
     backend : {"matplotlib", "plotly", "bokeh", "none"}, optional
+    labeller : labeller of ArviZ, optional
+        For the titles.
+    aes_by_visuals : dict, optional
+        The aesthetics of each element. Default: ``color`` (the methods) and ``y``.
     visuals : dict, optional
-        Properties of (or False to leave out) ``twig``, ``trunk``, ``point``, ``title``, ``legend``.
+        Properties of (or False to leave out) ``twig``, ``trunk``, ``point``, ``reference``, ``title``, ``legend``.
     **pc_kwargs
         Passed to :meth:`arviz_plots.PlotCollection.wrap`.
 
     Returns
     -------
     arviz_plots.PlotCollection
+
+    Raises
+    ------
+    ValueError
+        No results, no variable in common, an unknown variable, kind or element, dimensions that differ between results.
     """
-    results = as_mapping(results)
-    names = common_variables(results, level) if var_names is None else list(var_names)
-    point = stack({k: datasets(k, v, level, names)[0] for k, v in results.items()})
-    twig = stack({k: datasets(k, v, level, names)[2] for k, v in results.items()})
-    trunk = stack({k: datasets(k, v, inner_level, names)[2] for k, v in results.items()})
+    results = as_mapping(results if isinstance(results, Mapping) and not isinstance(results, xr.DataTree)
+                         else {"fit" if hasattr(results, "estimates") else "draws": results})  # fmt: skip
+    check_elements(ELEMENTS, visuals, aes_by_visuals)
+    names = chosen_names(results, level, var_names, filter_vars)
+    point = select(stack({k: datasets(k, v, level, names)[0] for k, v in results.items()}), coords=coords)
+    twig, trunk = (
+        select(stack({k: bounds(k, v, at, names, kind, bootstrap) for k, v in results.items()}), coords=coords)
+        for at in (level, inner_level)
+    )
     heights = positions(point)
     rows = max(1, *[int(h.max()) + 1 for h in heights.values()])
-    size = figure_kwargs(backend, min(len(names), col_wrap), -(-len(names) // col_wrap), 3.6, 0.8 + 0.36 * rows)
-    pc_kwargs.setdefault("aes", {"color": ["model"]})
-    pc = azp.PlotCollection.wrap(
-        point, cols=["__variable__"], col_wrap=col_wrap, backend=backend,
-        **{"figure_kwargs": size, **pc_kwargs},
+    band = min(0.28 + 0.08 * len(results), TALLEST / rows)
+    pc = panels(
+        point, width=3.6, height=0.8 + band * rows, col_wrap=col_wrap, aes={"color": ["model"]},
+        plot_collection=plot_collection, backend=backend, pc_kwargs=pc_kwargs,
     )  # fmt: skip
     pc.update_aes_from_dataset("y", heights)
-    for name, data, width in (("twig", twig, 1.0), ("trunk", trunk, 3.0)):
-        options = visual(visuals, name, width=width)
-        if options is not False:
-            pc.map(line_x, name, data=data, **options)
-    options = visual(visuals, "point", size=30 if pc.backend == "matplotlib" else 9)
-    if options is not False:
-        pc.map(scatter_x, "point", data=point, **options)
-    options = visual(visuals, "title")
-    if options is not False:
-        pc.map(
-            labelled_title, "title", data=point, subset_info=True, labeller=VariableNames(), ignore_aes="all", **options
-        )
-    label_rows(pc, point)
-    if len(results) > 1 and visual(visuals, "legend") is not False:
-        pc.add_legend("model")
+    canvas = Canvas(pc, visuals, aes_by_visuals)
+    if reference is not None:
+        marks = reference_marks(point, reference)
+        canvas.draw("reference", line_xy, marks, color="B1", linestyle="C1", width=1.2)
+    canvas.draw("twig", line_x, twig, aes=("color", "y"), width=1.0)
+    canvas.draw("trunk", line_x, trunk, aes=("color", "y"), width=3.0)
+    canvas.draw("point", scatter_x, point, aes=("color", "y"), size=canvas.size(30 if band > 0.25 else 12))
+    canvas.title(point, labeller)
+    label_rows(canvas, point, band, rows)
+    if len(results) > 1:
+        canvas.legend("model", title="")
     return pc
 
 
-def common_variables(results: Mapping[str, Any], level: float) -> list[str]:
-    found = [list(datasets(name, item, level)[0].data_vars) for name, item in results.items()]
-    names = [str(n) for n in found[0] if all(n in other for other in found)]
+def chosen_names(results: Mapping[str, Any], level: float, var_names, filter_vars) -> list[str]:
+    """The variables to draw: of those that are common, or that the first result has where they are named in full."""
+    if var_names is not None and filter_vars is None:
+        names = [var_names] if isinstance(var_names, str) else list(var_names)
+        if not any(n.startswith("~") for n in names):
+            return names
+    found = [list(map(str, datasets(name, item, level)[0].data_vars)) for name, item in results.items()]
+    names = [n for n in found[0] if all(n in other for other in found)]
     if not names:
-        raise ValueError("The results have no variable in common.")
-    return names
+        have = "; ".join(f"'{k}' has {', '.join(map(repr, v))}" for k, v in zip(results, found, strict=True))
+        raise ValueError(f"The results have no variable in common: {have}.")
+    return list(map(str, select(xr.Dataset({n: 0.0 for n in names}), var_names, filter_vars, owner="All").data_vars))
+
+
+def bounds(name: str, item: Any, level: float, names: Sequence[str], kind, bootstrap) -> xr.Dataset:
+    """Interval of one result at a level."""
+    from pm_mlem.results.fit import Fit
+
+    own = kind.get(name, "wald") if isinstance(kind, Mapping) else kind
+    if not isinstance(item, Fit) or own == "wald":
+        return datasets(name, item, level, list(names))[2]
+    replicates = bootstrap.get(name) if isinstance(bootstrap, Mapping) else bootstrap
+    found = item.confidence_intervals(level, own, var_names=list(names), bootstrap=replicates)
+    blank = {n: xr.full_like(item.estimates[n].expand_dims(ci_bound=["lower", "upper"], axis=-1), np.nan, float)
+             for n in names if n not in found}  # fmt: skip
+    return found.assign(blank)[list(names)]
 
 
 def stack(parts: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """One dataset with the methods along a new dimension ``model``."""
+    first, *others = parts
+    for other in others:
+        for name, array in parts[first].data_vars.items():
+            if set(array.dims) != set(parts[other][name].dims):
+                raise ValueError(
+                    f"'{name}' has the dimensions {array.dims} in '{first}' and {parts[other][name].dims} in "
+                    f"'{other}', so its entries cannot be matched; give the model dims, or rename them in the DataTree."
+                )
     model = xr.DataArray(list(parts), dims="model", name="model")
     return xr.concat(list(parts.values()), dim=model, join="outer", coords="minimal", compat="override")
 
@@ -103,17 +178,27 @@ def positions(point: xr.Dataset) -> xr.Dataset:
         shape = tuple(array.sizes[d] for d in dims)
         bands = np.arange(int(np.prod(shape)))[::-1].reshape(shape)
         values = bands[None] + shift.reshape((-1,) + (1,) * len(shape))
-        coords = {d: array.coords[d] for d in ["model", *dims]}
-        heights[name] = xr.DataArray(values, dims=["model", *dims], coords=coords)
-    return xr.Dataset(heights)
+        heights[name] = xr.DataArray(values, dims=["model", *dims], coords={d: array.coords[d] for d in dims})
+    return xr.Dataset(heights).assign_coords(model=point["model"])
 
 
-def label_rows(pc: azp.PlotCollection, point: xr.Dataset) -> None:
-    """Tick labels at the left of every panel."""
-    module = backend_module(pc)
+def reference_marks(point: xr.Dataset, reference: Mapping[str, Any]) -> xr.Dataset:
+    """A short vertical line in the row of every entry that has a reference."""
+    marks = {}
+    for name, values in reference_of(point, reference).items():
+        y = np.arange(values.size)[::-1, None] + np.array([-0.4, 0.4, np.nan])
+        marks[name] = points_xy(np.repeat(values.values.ravel(), 3), y.ravel(), [f"{name}_mark"])
+    return xr.Dataset(marks)
+
+
+def label_rows(canvas: Canvas, point: xr.Dataset, band: float, rows: int) -> None:
+    """Tick labels at the left of every panel; rows are as far apart in all of them."""
     for name, array in point.data_vars.items():
-        dims = [d for d in array.dims if d != "model"]
-        entries = list(np.ndindex(*[array.sizes[d] for d in dims]))
-        labels = [", ".join(str(array.coords[d].values[i]) for d, i in zip(dims, e, strict=True)) for e in entries]
-        ticks = np.arange(len(entries))[::-1].astype(float)
-        module.yticks(ticks, labels, pc.get_target(name, {}))
+        labels = [label[len(str(name)) + 1 : -1] for label, _ in entries(array)]
+        ticks = np.arange(len(labels))[::-1].astype(float)
+        step = -(-len(labels) // MOST_LABELS)
+        target = canvas.collection.get_target(name, {})
+        canvas.module.yticks(ticks[::step], labels[::step], target)
+        if band < 0.22 and canvas.collection.backend == "matplotlib":
+            target.tick_params("y", labelsize=max(5.0, 40.0 * band * step))
+        canvas.module.ylim((len(labels) - rows - 0.6, len(labels) - 0.4), target)

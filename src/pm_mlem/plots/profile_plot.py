@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import arviz_plots as azp
 import numpy as np
 import xarray as xr
-from arviz_plots.visuals import labelled_title, labelled_x, labelled_y, line_xy, scatter_xy, vline
+from arviz_base.labels import BaseLabeller
+from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy, vline
 from scipy.stats import chi2
 
-from pm_mlem.plots.utils import VariableNames, figure_kwargs, visual
+from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
 from pm_mlem.results.labels import entry_names
+
+ELEMENTS = (
+    "profile", "wald", "interval", "bound", "maximum", "reference", "title", "xlabel", "ylabel", "legend",
+)  # fmt: skip
 
 
 def plot_profile(
     fit,
-    var: str,
+    var: str | Sequence[str],
     *,
-    reference: float | None = None,
+    reference: float | Mapping[str, float] | None = None,
     level: float = 0.95,
     points: int = 41,
     col_wrap: int = 3,
+    plot_collection: azp.PlotCollection | None = None,
     backend: str | None = None,
-    visuals: Mapping[str, Mapping[str, Any] | bool] | None = None,
+    labeller: BaseLabeller | None = None,
+    aes_by_visuals: AesByVisuals = None,
+    visuals: Visuals = None,
     **pc_kwargs,
 ) -> azp.PlotCollection:
     """Profile log-likelihood (log-posterior under "map") with its maximum, its interval and the Wald parabola.
@@ -35,17 +42,23 @@ def plot_profile(
     Parameters
     ----------
     fit : Fit
-    var : str
-        A variable, one panel an entry, or an entry: "mu[a]".
-    reference : float, optional
-        A value to compare with, a vertical line.
+    var : str or sequence of str
+        Variables, one panel an entry, or entries: "mu[a]".
+    reference : float or dict, optional
+        A value to compare with, a vertical line; by variable or entry where they differ.
     level : float
         Coverage of the interval.
     points : int
         Points of the curve.
     col_wrap : int
         Panels in a row.
+    plot_collection : PlotCollection, optional
+        Where to draw. Default: a new one.
     backend : {"matplotlib", "plotly", "bokeh", "none"}, optional
+    labeller : labeller of ArviZ, optional
+        For the titles.
+    aes_by_visuals : dict, optional
+        The aesthetics of each element. Default: ``color`` (the curves) for ``profile`` and ``wald``.
     visuals : dict, optional
         Properties of (or False to leave out) ``profile``, ``wald``, ``interval``, ``bound``, ``maximum``,
         ``reference``, ``title``, ``xlabel``, ``ylabel``, ``legend``.
@@ -59,26 +72,39 @@ def plot_profile(
     Raises
     ------
     ValueError
-        There is no such variable or entry, or it has no profile.
+        There is no such variable, entry or element, or it has no profile.
     """
-    panels = by_entry(fit.profile(var, level, points), var)
-    data = {name: curves(panel) for name, panel in panels.items()}
-    lines = xr.Dataset({name: item for name, item in data.items()})
-    size = figure_kwargs(backend, min(len(panels), col_wrap), -(-len(panels) // col_wrap), 4.4, 3.4)
-    pc_kwargs.setdefault("aes", {"color": ["curve"]})
-    pc = azp.PlotCollection.wrap(
-        lines, cols=["__variable__"], col_wrap=col_wrap, backend=backend,
-        **{"figure_kwargs": size, **pc_kwargs},
+    check_elements(ELEMENTS, visuals, aes_by_visuals)
+    found, values, names = {}, {}, [var] if isinstance(var, str) else list(var)
+    for name in names:
+        own = by_entry(fit.profile(name, level, points), name)
+        found |= own
+        values |= {n: reference_at(reference, name, n) for n in own}
+    if isinstance(reference, Mapping) and (unused := set(reference) - {*found, *names}):
+        raise ValueError(f"reference: '{min(unused)}' is not drawn; there are {', '.join(map(repr, found))}.")
+    lines = xr.Dataset({name: curves(panel) for name, panel in found.items()})
+    pc = panels(
+        lines, width=4.4, height=3.4, col_wrap=col_wrap, aes={"color": ["curve"]}, plot_collection=plot_collection,
+        backend=backend, pc_kwargs=pc_kwargs,
     )  # fmt: skip
-    for name, defaults in (("wald", {"linestyle": "C1"}), ("profile", {"width": 2.0})):
-        options = visual(visuals, name, **defaults)
-        if options is not False:
-            pc.map(line_xy, name, data=lines.sel(curve=[name]), **options)
-    marks(pc, panels, visuals, reference)
-    label(pc, lines, "log-likelihood" if fit.estimator == "mle" else "log-posterior", visuals)
-    if visual(visuals, "legend") is not False:
-        pc.add_legend("curve")
+    canvas = Canvas(pc, visuals, aes_by_visuals)
+    canvas.draw("wald", line_xy, lines.sel(curve=["wald"]), aes=["color"], linestyle="C1")
+    canvas.draw("profile", line_xy, lines.sel(curve=["profile"]), aes=["color"], width=2.0)
+    marks(canvas, found)
+    values = {n: v for n, v in values.items() if v is not None}
+    if values:
+        canvas.draw("reference", vline, xr.Dataset(values), color="B1", linestyle="C2")
+    canvas.title(lines, labeller)
+    canvas.text("xlabel", labelled_x, lines, "value")
+    kind = "log-likelihood" if fit.estimator == "mle" else "log-posterior"
+    canvas.text("ylabel", labelled_y, lines, f"profile {kind}")
+    canvas.legend("curve", title="")
     return pc
+
+
+def reference_at(reference, var: str, entry: str) -> float | None:
+    value = reference.get(entry, reference.get(var)) if isinstance(reference, Mapping) else reference
+    return None if value is None else float(value)
 
 
 def by_entry(curve: xr.Dataset, var: str) -> dict[str, xr.Dataset]:
@@ -111,47 +137,18 @@ def curves(panel: xr.Dataset) -> xr.DataArray:
     )  # fmt: skip
 
 
-def marks(pc: azp.PlotCollection, panels: Mapping[str, xr.Dataset], visuals, reference: float | None) -> None:
-    """The maximum, the level, the ends of the interval, and the reference value."""
-    levels, bounds, tops, values = {}, {}, {}, {}
+def marks(canvas: Canvas, panels: Mapping[str, xr.Dataset]) -> None:
+    """The maximum, the level and the ends of the interval."""
+    levels, bounds, tops = {}, {}, {}
     for name, panel in panels.items():
         x = panel["value"].values
         top = panel.attrs["maximum"]
         cut = top - 0.5 * float(chi2.ppf(panel.attrs["level"], 1))
         ends = panel["interval"].values
         shown = np.clip(ends, np.nanmin(x), np.nanmax(x))  # an infinite end is where the curve ends
-        levels[name] = pairs(shown, np.where(np.isnan(ends), np.nan, cut))
-        bounds[name] = pairs(np.where(np.isfinite(ends), ends, np.nan), np.full(2, cut))
-        tops[name] = pairs(np.array([panel["estimate"].item()]), np.array([top]))
-        values[name] = xr.DataArray(np.nan if reference is None else float(reference))
-    size = {"size": 30 if pc.backend == "matplotlib" else 8}
-    for element, function, data, defaults in (
-        ("interval", line_xy, levels, {"color": "B2"}),
-        ("bound", scatter_xy, bounds, {"color": "B2", **size}),
-        ("maximum", scatter_xy, tops, {"color": "B1", **size}),
-    ):
-        options = visual(visuals, element, **defaults)
-        if options is not False:
-            pc.map(function, element, data=xr.Dataset(data), ignore_aes="all", **options)
-    options = visual(visuals, "reference", color="B1", linestyle="C2")
-    if reference is not None and options is not False:
-        pc.map(vline, "reference", data=xr.Dataset(values), ignore_aes="all", **options)
-
-
-def pairs(x: np.ndarray, y: np.ndarray) -> xr.DataArray:
-    """Points with the axes (plot_axis, mark)."""
-    return xr.DataArray(np.stack([x, y]), dims=("plot_axis", "mark"), coords={"plot_axis": ["x", "y"]})
-
-
-def label(pc: azp.PlotCollection, lines: xr.Dataset, kind: str, visuals) -> None:
-    texts = {"ylabel": (labelled_y, f"profile {kind}"), "xlabel": (labelled_x, "value")}
-    for element, (function, text) in texts.items():
-        options = visual(visuals, element)
-        if options is not False:
-            pc.map(function, element, data=lines, text=text, ignore_aes="all", **options)
-    options = visual(visuals, "title")
-    if options is not False:
-        pc.map(
-            labelled_title, "title", data=lines, subset_info=True, labeller=VariableNames(), ignore_aes="all",
-            **options,
-        )  # fmt: skip
+        levels[name] = points_xy(shown, np.where(np.isnan(ends), np.nan, cut), ["mark"])
+        bounds[name] = points_xy(np.where(np.isfinite(ends), ends, np.nan), np.full(2, cut), ["mark"])
+        tops[name] = points_xy([panel["estimate"].item()], [top], ["mark"])
+    canvas.draw("interval", line_xy, xr.Dataset(levels), color="B2")
+    canvas.draw("bound", scatter_xy, xr.Dataset(bounds), color="B2", size=canvas.size(30))
+    canvas.draw("maximum", scatter_xy, xr.Dataset(tops), color="B1", size=canvas.size(30))

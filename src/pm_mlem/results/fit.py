@@ -85,6 +85,22 @@ class Fit:
         return xr.Dataset({name: ("iteration", values)}, coords={"iteration": np.arange(len(values))})
 
     @cached_property
+    def start_history(self) -> xr.Dataset:
+        """The objective at every iteration of every start, ``(start, iteration)``; NaN after the end of each.
+
+        Starts that were set aside early, or ended where another one had been, have what was run of them.
+        """
+        import xarray as xr
+
+        [name] = self.history.data_vars
+        rows = [np.asarray(run["history"]) for run in self._runs]
+        values = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+        for row, own in zip(values, rows, strict=True):
+            row[: len(own)] = own
+        coords = {"start": np.arange(len(rows)), "iteration": np.arange(values.shape[1])}
+        return xr.Dataset({name: (("start", "iteration"), values)}, coords=coords)
+
+    @cached_property
     def starts(self) -> pd.DataFrame:
         """Every start and what became of it.
 
@@ -95,7 +111,8 @@ class Fit:
         """
         import pandas as pd
 
-        return pd.DataFrame([dict(run) for run in self._runs]).astype({"optimum": "Int64"})
+        rows = [{column: value for column, value in run.items() if column != "history"} for run in self._runs]
+        return pd.DataFrame(rows).astype({"optimum": "Int64"})
 
     # --- estimates -----------------------------------------------------------------------------------------
 
@@ -174,20 +191,6 @@ class Fit:
         The component of an observed mixture ``y`` is called ``y_component``.
         """
         return probabilities(self._engine.objective.tables, self._labels, self._report[1])
-
-    def _observation_of(self, latent: str) -> tuple[str, np.ndarray] | None:
-        """Name and values of the one number observed for each element of a latent, if there is one."""
-        tables = self._engine.objective.tables
-        index, item = tables.structure.vector_of(latent)
-        found = {}
-        for factor in tables.factors:
-            term = tables.densities[factor.term_index].term
-            if term.kind == "observed" and any(v.vector == index for v in factor.views):
-                own = [v for v in factor.views if v.vector == index]
-                if term.value.shape != item.shape or not np.array_equal(own[0].address, np.arange(item.n_elements)):
-                    return None
-                found.setdefault(term.name, np.ravel(np.broadcast_to(term.value.data, item.shape)))
-        return next(iter(found.items())) if len(found) == 1 else None
 
     def _joint_density(self, latent: str) -> np.ndarray | None:
         """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""

@@ -59,3 +59,26 @@ def units_with_latents(tables: ModelTables) -> np.ndarray:
         if factor.views:
             result[units] = True
     return result
+
+
+def observed_at(tables: ModelTables, vector: int, elements: Sequence[int]) -> tuple[str, np.ndarray] | None:
+    """Name and values of the one number that is observed for each of some elements of a vector, if there is one."""
+    item = tables.structure.vectors[vector]
+    order = np.argsort(item.elements)
+    places = order[np.searchsorted(item.elements[order], elements)]
+    found: dict[str, np.ndarray] = {}
+    for factor in tables.factors:
+        own = [v for v in factor.views if v.vector == vector]
+        term = tables.densities[factor.term_index].term
+        if not own or term.kind != "observed":
+            continue
+        count = 1 if term.value is None else int(np.prod(term.value.shape))
+        if factor.rows != count or len(factor.summed) > 1 or term.value.data is None:
+            return None
+        values = np.full(item.n_elements, np.nan)
+        values[own[0].address] = np.broadcast_to(term.value.data, term.value.shape).ravel()[factor.entries]
+        if len(np.unique(own[0].address)) != factor.rows or np.any(np.isnan(values[places])):
+            return None
+        first, *others = term.members
+        found.setdefault(f"{first} ... {others[-1]}" if others else first, values[places])
+    return next(iter(found.items())) if len(found) == 1 else None

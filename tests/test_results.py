@@ -6,12 +6,14 @@ import warnings
 import arviz as az
 import numpy as np
 import pymc as pm
+import pymc_extras as pmx
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
+from pm_mlem.graph.structure import states_dim
 
 
 def test_estimates_carry_dims_and_coords(faithful_fit):
@@ -31,6 +33,20 @@ def test_old_faithful_agrees_with_published_estimates(faithful_fit):
     """mclust's two-component fit with unequal variances (R)."""
     np.testing.assert_allclose(faithful_fit.estimates["mu"].values, [54.6149, 80.0911], atol=1e-3)
     assert faithful_fit.log_likelihood == pytest.approx(-1034.0017, abs=1e-3)
+
+
+def test_the_dimension_of_the_probabilities_names_the_states():
+    """Through rows of a table, transition matrices and chains too."""
+    with pm.Model(coords={"mood": ["calm", "busy"], "next": ["calm", "busy"], "site": range(3)}) as model:
+        P = pm.Dirichlet("P", np.ones(2), dims=("mood", "next"))
+        w = pm.Dirichlet("w", np.ones(2), dims=("site", "mood"))
+        chain = pmx.DiscreteMarkovChain("chain", P=P, init_dist=pm.Categorical.dist([0.5, 0.5]), shape=5)
+        rows = pm.Categorical("rows", w[np.array([0, 0, 2])])
+        one, after = pm.Categorical("one", w[0]), pm.Categorical("after", P[rows])
+        column = pm.Categorical("column", w.T[:, 0])
+        indicator = pm.Bernoulli("indicator", w[0, 0])
+    found = [states_dim(model, v) for v in (chain, rows, one, after, column, indicator)]
+    assert found == ["next", "mood", "mood", "next", None, None]
 
 
 def test_latent_probabilities(faithful_fit):

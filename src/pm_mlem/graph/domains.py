@@ -28,9 +28,9 @@ def domain(op: Op, rv: Variable, context: Context) -> tuple[int, int]:
 
     Register a distribution with ``@domain.register(OpType)``.
     """
-    known = NAMED.get(by_name(rv))
-    if known is not None:
-        return known(rv, context)
+    probabilities = state_probabilities(rv)
+    if probabilities is not None:
+        return 0, context.lift(probabilities).shape[-1]
     raise UnsupportedModelError(
         f"The discrete variable '{rv.name}' is unobserved and its states cannot be listed "
         f"({getattr(op, '_print_name', [type(op).__name__])[0]}). Use a distribution with finitely many states "
@@ -42,11 +42,6 @@ def domain(op: Op, rv: Variable, context: Context) -> tuple[int, int]:
 @domain.register(BernoulliRV)
 def _(op, rv, context):
     return 0, 2
-
-
-@domain.register(CategoricalRV)
-def _(op, rv, context):
-    return 0, context.lift(op.dist_params(rv.owner)[0]).shape[-1]
 
 
 def bounds(rv: Variable, context: Context, lower: Variable | None, upper: Variable) -> tuple[int, int]:
@@ -97,8 +92,12 @@ def by_name(rv: Variable) -> str:
     return f"{type(rv.owner.op).__module__}.{type(rv.owner.op).__name__}"
 
 
-def markov_chain(rv: Variable, context: Context) -> tuple[int, int]:
-    return 0, context.lift(rv.owner.inputs[0]).shape[-1]
+def state_probabilities(rv: Variable) -> Variable | None:
+    """The probabilities of a variable's states, along their last axis; None where it has none."""
+    op = rv.owner.op
+    if isinstance(op, CategoricalRV):
+        return op.dist_params(rv.owner)[0]
+    return rv.owner.inputs[0] if by_name(rv) in MARKOV_CHAINS else None
 
 
-NAMED = {"pymc_extras.distributions.timeseries.DiscreteMarkovChainRV": markov_chain}
+MARKOV_CHAINS = {"pymc_extras.distributions.timeseries.DiscreteMarkovChainRV"}

@@ -23,13 +23,14 @@ from pytensor.scalar import ScalarType
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from pytensor.tensor.type import TensorType
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.densities import log_density, unscaled
-from pm_mlem.graph.domains import domain, unbounded_from
+from pm_mlem.graph.domains import domain, state_probabilities, unbounded_from
 from pm_mlem.graph.families import Family, Leaf, Signatures, context_of, group, unfold
 from pm_mlem.graph.held import by_variable, check_support, complete, held_values, holding
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
@@ -595,14 +596,24 @@ def latent_vectors(latents: Sequence[Latent], links: Iterable[Sequence[str]]) ->
 
 
 def states_dim(model: pm.Model, rv: Variable) -> str | None:
-    """The dimension of a Categorical's probabilities, where these are a named variable with dims."""
-    if not isinstance(rv.owner.op, CategoricalRV):
+    """The dimension of a variable's state probabilities, where these are, or are rows of, a named variable with dims."""
+    probabilities = state_probabilities(rv)
+    while probabilities is not None and probabilities.name not in model.named_vars_to_dims:
+        probabilities = source_of_last_axis(probabilities)
+    return None if probabilities is None else model.named_vars_to_dims[probabilities.name][-1]
+
+
+def source_of_last_axis(variable: Variable) -> Variable | None:
+    """The array of which a variable has the last axis as it is: transposed otherwise, or some of its rows."""
+    if variable.owner is None or not variable.owner.inputs:
         return None
-    probabilities = rv.owner.op.dist_params(rv.owner)[0]
-    while probabilities.owner is not None and isinstance(probabilities.owner.op, DimShuffle):
-        probabilities = probabilities.owner.inputs[0]
-    dims = model.named_vars_to_dims.get(probabilities.name or "")
-    return dims[-1] if dims else None
+    op, source = variable.owner.op, variable.owner.inputs[0]
+    if isinstance(op, DimShuffle):
+        return source if op.new_order and op.new_order[-1] == source.type.ndim - 1 else None
+    if isinstance(op, Subtensor | AdvancedSubtensor):
+        indices = op.idx_list
+        return source if len(indices) < source.type.ndim or indices[-1] == slice(None) else None
+    return None
 
 
 def distribution_name(rv: Variable) -> str:

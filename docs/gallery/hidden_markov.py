@@ -8,6 +8,7 @@ Calls to a help line by day; the days have moods that last. The chain is summed 
 
 import numpy as np
 import pymc as pm
+import pymc_extras as pmx
 
 import pm_mlem as mlem
 
@@ -17,18 +18,15 @@ for t in range(1, 120):
     mood[t] = mood[t - 1] if rng.random() < 0.92 else 1 - mood[t - 1]
 calls = rng.poisson(np.where(mood == 1, 9.0, 3.0))
 
-with pm.Model(coords={"mood": ["calm", "busy"]}) as model:
-    stay = pm.Beta("stay", 9, 1, dims="mood")
+with pm.Model(coords={"mood": ["calm", "busy"], "then": ["calm", "busy"], "day": np.arange(120)}) as model:
+    P = pm.Dirichlet("P", np.ones(2), dims=("mood", "then"))
     rate = pm.Gamma("rate", 2, 0.3, dims="mood", initval=[2.0, 8.0])
-    P = pm.math.stack([[stay[0], 1 - stay[0]], [1 - stay[1], stay[1]]])
-    days = [pm.Categorical("day_0", [0.5, 0.5])]
-    for t in range(1, len(calls)):
-        days.append(pm.Categorical(f"day_{t}", P[days[-1]]))
-    pm.Poisson("calls", rate[pm.math.stack(days)], observed=calls)
+    state = pmx.DiscreteMarkovChain("state", P=P, init_dist=pm.Categorical.dist([0.5, 0.5]), dims="day")
+    pm.Poisson("calls", rate[state], observed=calls, dims="day")
 
 fit = mlem.fit(model, random_seed=1, progressbar=False)
 print(fit.summary())
 
 # %%
-# The probability of a busy day, over time.
+# The calls, the probability of each mood, and the most probable path.
 mlem.plot_latents(fit)

@@ -25,4 +25,4 @@ print(fit.summary(kind=["observed", "sandwich"]))
 
 # %%
 # Cook's distance by student: number 27 stands out.
-mlem.plot_influence(fit)
+mlem.plot_influence(fit.influence())

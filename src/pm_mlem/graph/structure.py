@@ -596,7 +596,7 @@ def latent_vectors(latents: Sequence[Latent], links: Iterable[Sequence[str]]) ->
 
 
 def states_dim(model: pm.Model, rv: Variable) -> str | None:
-    """The dimension of a variable's state probabilities, where these are, or are rows of, a named variable with dims."""
+    """The dimension of a variable's state probabilities, where a named variable with dims has them or rows of them."""
     probabilities = state_probabilities(rv)
     while probabilities is not None and probabilities.name not in model.named_vars_to_dims:
         probabilities = source_of_last_axis(probabilities)

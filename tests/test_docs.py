@@ -44,5 +44,21 @@ def test_notebooks_run(name, tmp_path, monkeypatch, capsys):
     assert all(float(d) < 2e-4 for d in differences)
 
 
+GALLERY = sorted(p.name for p in (ROOT / "docs" / "gallery").glob("*.py"))
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+@pytest.mark.parametrize("name", GALLERY)
+def test_gallery_scripts_run_and_draw_one_picture(name, tmp_path, monkeypatch, capsys):
+    from matplotlib import pyplot
+
+    text = (ROOT / "docs" / "gallery" / name).read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, name, "exec"), {})
+    assert len(pyplot.get_fignums()) == 1
+    code = re.sub(r'^""".*?"""', "", text, flags=re.DOTALL)
+    assert 15 <= len([line for line in code.splitlines() if line.strip()]) <= 40
+
+
 def test_the_readme_example_is_short():
     assert len(blocks(ROOT / "README.md")[0].strip().splitlines()) <= 16

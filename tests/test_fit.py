@@ -519,3 +519,14 @@ def test_weights_of_variables_of_a_loop():
     expected = mlem.fit(same, starts=1, progressbar=False)
     assert weighted.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-9)
     np.testing.assert_allclose(weighted.estimates["mu"], expected.estimates["mu"], atol=1e-6)
+
+
+def test_an_autoregression_of_lag_one_is_a_regression_on_the_value_before():
+    y = np.cumsum(np.random.default_rng(0).normal(size=60)) * 0.3
+    with pm.Model() as model:
+        rho, sigma = pm.Normal("rho", 0, 1), pm.HalfNormal("sigma", 1)
+        pm.AR("y", rho=rho, sigma=sigma, init_dist=pm.Normal.dist(0, 10), ar_order=1, observed=y)
+    fit = mlem.fit(model, progressbar=False)
+    slope = y[:-1] @ y[1:] / (y[:-1] @ y[:-1])
+    np.testing.assert_allclose(fit.estimates["rho"], slope, rtol=1e-7)
+    np.testing.assert_allclose(fit.estimates["sigma"], np.sqrt(np.mean((y[1:] - slope * y[:-1]) ** 2)), rtol=1e-7)

@@ -272,3 +272,24 @@ def test_a_profile_without_an_end_is_drawn():
     assert max(pc.viz["interval"]["p"].item().get_xdata()) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="the fit has no 'q'"):
         mlem.plot_profile(mlem.fit(model, progressbar=False), "q")
+
+
+@pytest.fixture(scope="module")
+def change_point():
+    years = np.arange(1900, 1930)
+    with pm.Model() as model:
+        change = pm.DiscreteUniform("change", 1900, 1929)
+        kind = pm.Bernoulli("kind", 0.5)
+        rate = pm.math.switch(change >= years, pm.Exponential("early", 0.2), pm.Exponential("late", 1))
+        pm.Poisson("events", rate * pm.math.switch(kind, 1.0, 1.001), observed=np.repeat([6, 1], [12, 18]))
+    return mlem.fit(model, starts=1, progressbar=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_single_element_is_drawn_over_its_states(change_point, backend):
+    pc = mlem.plot_latents(change_point, var_name="change", backend=backend)
+    assert "probability" in pc.viz.children
+    if backend == "matplotlib":
+        drawn = np.asarray(pc.viz["probability"]["p(change | data)"].item().get_offsets())
+        np.testing.assert_array_equal(drawn[:, 0], np.arange(1900, 1930))
+        np.testing.assert_allclose(drawn[:, 1], change_point.latent_probabilities["change"])

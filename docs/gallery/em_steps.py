@@ -22,10 +22,10 @@ with pm.Model(coords={"kind": ["short", "long"]}) as model:
     z = pm.Categorical("z", w, shape=len(waits))
     pm.Normal("waiting", mu[z], sigma, observed=waits)
 
-start = {"mu": [69.0, 72.0], "sigma": 14.0}
+start = {"mu": [66.0, 74.0], "sigma": 12.0}
 steps = list(islice(mlem.em_steps(model, start=start), 30))
 print(f"{steps[0].log_likelihood:.2f} -> {steps[-1].log_likelihood:.2f}")
 
 # %%
-# Nothing much happens until the components part.
+# Nothing much happens until the components part; then a few steps do the work.
 mlem.plot_em_steps(steps)

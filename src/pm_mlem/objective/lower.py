@@ -19,6 +19,8 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
 from pytensor.link.jax.dispatch import jax_funcify
+from pytensor.scalar.basic import Add, Mul
+from pytensor.tensor.elemwise import Elemwise
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
@@ -75,6 +77,7 @@ def lower_to_jax(
     inputs: Sequence[Variable], outputs: Sequence[Variable], protect: Sequence[Variable], infinite: bool
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
+    drop_lone_terms(graph)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
@@ -91,6 +94,14 @@ def lower_to_jax(
         return [jnp.asarray(r, dtype=d) for r, d in zip(results, dtypes, strict=True)]
 
     return call
+
+
+def drop_lone_terms(graph: FunctionGraph) -> None:
+    """Sums and products of a single term, as in autoregressions of lag 1, are that term: JAX wants two or more."""
+    for node in graph.toposort():
+        lone = isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Mul) and len(node.inputs) == 1
+        if lone and node.inputs[0].type.dtype == node.outputs[0].type.dtype:
+            graph.replace(node.outputs[0], node.inputs[0])
 
 
 # --- callbacks --------------------------------------------------------------------------------------------

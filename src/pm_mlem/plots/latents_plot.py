@@ -43,7 +43,8 @@ def plot_latents(
     the data's histogram and the fitted density of every component (its weight times its density) and of their
     sum. Where the elements of the latent hang together (a hidden Markov model) they are drawn over time, between the
     observed series, in the colours of the decoded states, and the most probable path (:meth:`Fit.decode`); each
-    sequence has a column. Otherwise they are drawn over the element's position.
+    sequence has a column. The probabilities of a latent with a single element (a change point) are drawn over its
+    states. Otherwise they are drawn over the element's position.
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ def plot_latents(
     if over == "value" and item.observed is None:
         raise ValueError(f"There is no single observed number for each element of '{item.name}'; use over='position'.")
     by_value = item.observed is not None and (over == "value" or (over == "auto" and item.time is None))
-    draw = draw_by_value if by_value else draw_by_position
+    single = item.probability.size == len(item.states)
+    draw = draw_by_value if by_value else draw_by_state if single else draw_by_position
     common = dict(aes={"color": ["state"]}, plot_collection=plot_collection, backend=backend, pc_kwargs=pc_kwargs)
     canvas, data, text = draw(fit, item, common, visuals, aes_by_visuals)
     canvas.title(data, labeller)
@@ -217,6 +219,24 @@ def draw_density(canvas: Canvas, data: xr.Dataset, x: np.ndarray) -> None:
     total = data.sum("state")
     total["density"].loc[{"plot_axis": "x"}] = data["density"].isel(state=0).sel(plot_axis="x")
     canvas.draw("density", line_xy, total, color="B1", linestyle="C1")
+
+
+# --- over the states --------------------------------------------------------------------------------------
+
+
+def draw_by_state(fit, item: Chosen, common, visuals, aes_by_visuals):
+    """The distribution of a single element: there is nothing to colour."""
+    states = item.probability["state"].values
+    numbers = states.dtype.kind in "iuf"
+    x = states.astype(float) if numbers else np.arange(len(states), dtype=float)
+    data = points_xy(x, item.probability.values.ravel(), ["state"]).to_dataset(name=item.label)
+    pc = panels(data, width=7.5, height=2.6, col_wrap=1, **(common | {"aes": {}}))
+    canvas = Canvas(pc, visuals, aes_by_visuals)
+    canvas.draw("series", line_xy, data, color="C7", alpha=0.5, width=0.8)
+    canvas.draw("probability", scatter_xy, data, color="C0", size=canvas.size(14))
+    if not numbers:
+        canvas.module.xticks(x, item.states, pc.get_target(item.label, {}))
+    return canvas, data, item.name
 
 
 # --- over time --------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ with pm.Model() as model:
 
 fit = mlem.fit(model, random_seed=1, progressbar=False)
 print(fit.summary())
-print("most probable:", fit.decode()["change"].item())
+print("most probable:", fit.latent_probabilities["change"].idxmax("change_state").item())
 
 # %%
 # The last year of the old rate.

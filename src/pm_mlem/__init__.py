@@ -23,6 +23,7 @@ __all__ = [
     "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
+    "SavedFit",
     "Selection",
     "Status",
     "UnsupportedModelError",
@@ -30,6 +31,7 @@ __all__ = [
     "em_steps",
     "explain",
     "fit",
+    "from_datatree",
     "likelihood_ratio_test",
     "marginalize",
     "plot_convergence",
@@ -47,6 +49,10 @@ def __getattr__(name: str):
         from pm_mlem.results.fit import Fit
 
         return Fit
+    if name in ("SavedFit", "from_datatree"):
+        from pm_mlem.results import saved
+
+        return getattr(saved, name)
     if name == "Bootstrap":
         from pm_mlem.results.bootstrap import Bootstrap
 

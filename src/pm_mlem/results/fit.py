@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pymc as pm
 
 from pm_mlem.graph.labelled import independent_units
-from pm_mlem.graph.units import unit_groups
+from pm_mlem.graph.units import UnitGroup, unit_groups
 from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
 from pm_mlem.optimize.problem import Optimum, Status
@@ -123,6 +122,11 @@ class Fit:
         left_out = {"left_out": "; ".join(f"{n}: {why}" for n, why in skipped.items())} if skipped else {}
         return self._labels.dataset(self._in_model_order(values), estimator=self.estimator, **left_out)
 
+    @property
+    def _parameters(self) -> frozenset[str]:
+        """Names of the model's free variables."""
+        return frozenset(v.name for v in self.model.free_RVs)
+
     def _in_model_order(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [v.name for v in [*self.model.free_RVs, *self.model.deterministics]]
         return {name: values[name] for name in names if name in values}
@@ -158,10 +162,13 @@ class Fit:
         """
         import xarray as xr
 
-        joined = self._independent
-        units = np.bincount(joined, self._weighted_units)
-        groups = unit_groups(self._engine.objective.tables, joined)
-        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
+        units = np.bincount(self._independent, self._weighted_units)
+        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in self._independent_groups})
+
+    @cached_property
+    def _independent_groups(self) -> tuple[UnitGroup, ...]:
+        """The independent units by what is observed of them."""
+        return unit_groups(self._engine.objective.tables, self._independent)
 
     @cached_property
     def latent_probabilities(self) -> xr.Dataset:
@@ -773,36 +780,67 @@ class Fit:
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
-    def to_datatree(self, draws: int = 1000, chains: int = 4, random_seed: int | None = None) -> xr.DataTree:
-        """The fit as an ``xarray.DataTree`` for ArviZ.
-
-        Groups: ``posterior`` (draws from the normal approximation of the estimator's sampling distribution,
-        made in the unconstrained space and marked as such in its attributes), ``point_estimate``,
-        ``standard_error``, ``confidence_interval``, ``latent_posterior``, ``log_likelihood``, ``observed_data``,
-        ``constant_data``, ``optimizer_trace``.
+    def to_datatree(
+        self,
+        draws: int = 1000,
+        chains: int = 4,
+        random_seed: int | None = None,
+        *,
+        level: float = 0.95,
+        kind: str = "wald",
+        bootstrap: Bootstrap | None = None,
+        log_likelihood: bool | None = None,
+    ) -> xr.DataTree:
+        """The fit as an ``xarray.DataTree``, for ArviZ and for files.
 
         Parameters
         ----------
         draws, chains : int
-            Size of the ``posterior`` group.
+            Size of the ``posterior`` group; with ``bootstrap=`` there is one chain with its replicates.
         random_seed : int or None
+        level, kind
+            Of the group ``confidence_interval``, as for :meth:`confidence_intervals`.
+        bootstrap : Bootstrap, optional
+            Replicates made before by :meth:`bootstrap`, to be the draws (and with ``kind="bootstrap"`` the intervals).
+        log_likelihood : bool, optional
+            Whether the log-likelihood of every unit is computed at every draw, for ``az.loo`` and ``az.compare``.
+            Default: where that takes no more than 20 million numbers.
+
+        Returns
+        -------
+        xarray.DataTree
+            For ArviZ: ``posterior``, draws (chain, draw) from the normal approximation of the estimator's sampling
+            distribution, made in the unconstrained space, or replicates of a bootstrap; its attribute
+            ``approximation`` says which. Of parameters and Deterministics of up to 100 entries. ``log_likelihood``, of
+            the independent units at these draws. ``sample_stats``: ``log_p``, the objective at the draws, and
+            ``log_q``, the log-density of the normal approximation, for ``az.loo_approximate_posterior``.
+            ``observed_data``, ``constant_data``.
+
+            At the estimates: ``point_estimate``; ``standard_error``; ``confidence_interval`` (dimension ``ci_bound``);
+            ``wald_interval`` at several levels; ``note`` of the summary; ``covariance``; ``latent_posterior``;
+            ``pointwise_log_likelihood``; ``optimizer_trace``; ``starts``. :func:`pm_mlem.from_datatree` reads them.
+
+            Attributes: where the tree comes from, and the numbers of a report (``log_likelihood``, ``n_params``,
+            ``aic``, ...), all of them strings and numbers. ``left_out`` says which groups are missing and why: there
+            are no draws where the estimator has no normal approximation.
+
+        Raises
+        ------
+        ValueError
+            The model's data were replaced after the fit, a wrong level, kind or number, the bootstrap of another fit.
+
+        Examples
+        --------
+        >>> import numpy as np, arviz as az, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.repeat([1, 0], [60, 40]))
+        >>> tree = mlem.fit(model, progressbar=False).to_datatree(random_seed=1)
+        >>> round(float(az.loo(tree).p), 1)  # effective number of parameters
+        1.0
         """
         from pm_mlem.results.datatree import to_datatree
 
-        return to_datatree(self, draws, chains, random_seed)
-
-    def _sample(self, draws: int, random_seed: int | None) -> dict[str, np.ndarray]:
-        """Draws of parameters from the normal approximation, in the unconstrained space."""
-        if not self._information.regular:
-            from pm_mlem.errors import NotIdentifiedError
-
-            sentences = [sentence for _, sentence in self._diagnosis.flat]
-            why = self._curvature[1] or "; ".join(sentences) or "the estimates are not a maximum"
-            raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
-        rng = np.random.default_rng(random_seed)
-        points = rng.multivariate_normal(self._optimum.point, self._information.inverse, size=draws)
-        values = jax.vmap(self._engine.objective.space.constrain)(points)
-        return dict(zip(self._engine.objective.space.names, map(np.asarray, values), strict=True))
+        return to_datatree(self, draws, chains, random_seed, level, kind, bootstrap, log_likelihood)
 
     # --- latents and new data ------------------------------------------------------------------------------
 

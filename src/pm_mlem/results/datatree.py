@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pm_mlem.results.bootstrap import Bootstrap
     from pm_mlem.results.fit import Fit
+    from pm_mlem.results.labels import Labels
 
 LEVELS = (0.5, 0.8, 0.89, 0.9, 0.94, 0.95, 0.99)
 """Levels of the Wald intervals that are kept for reports."""
@@ -59,7 +60,7 @@ def to_datatree(
     if fit.latent_probabilities.data_vars:
         groups["latent_posterior"] = fit.latent_probabilities
     groups["pointwise_log_likelihood"] = fit.pointwise_log_likelihood
-    groups |= data_groups(fit)
+    groups |= data_groups(fit, fit._labels)
     groups["optimizer_trace"] = fit.history
     groups["starts"] = starts(fit)
     return tree_of(groups, attributes(fit), {**report(fit), **left_out})
@@ -143,7 +144,7 @@ def draw_groups(
 
 def posterior(fit: Fit, draws: Draws) -> xr.Dataset:
     """Parameters and small Deterministics at the draws."""
-    return labelled(fit, draws, values_at(fit, draws.points)).assign_attrs(approximation=draws.approximation)
+    return labelled(fit._labels, draws, values_at(fit, draws.points)).assign_attrs(approximation=draws.approximation)
 
 
 def likelihood_groups(fit: Fit, draws: Draws) -> dict[str, xr.Dataset]:
@@ -230,7 +231,8 @@ def starts(fit: Fit) -> xr.Dataset:
     return xr.Dataset({name: ("start", values) for name, values in columns.items()})
 
 
-def data_groups(fit: Fit) -> dict[str, xr.Dataset]:
+def data_groups(fit: Fit, labels: Labels) -> dict[str, xr.Dataset]:
+    """The data that the model holds."""
     from pymc.backends.arviz import find_constants, find_observations
 
     groups = {}
@@ -239,5 +241,5 @@ def data_groups(fit: Fit) -> dict[str, xr.Dataset]:
         ("constant_data", find_constants(fit.model)),
     ):
         if values:
-            groups[group] = fit._labels.dataset({k: np.asarray(v) for k, v in values.items()})
+            groups[group] = labels.dataset({k: np.asarray(v) for k, v in values.items()})
     return groups

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from pm_mlem.results.bootstrap import Bootstrap
     from pm_mlem.results.fit import Fit
+    from pm_mlem.results.labels import Labels
 
+Seed = int | np.random.Generator | None
 NORMAL = "normal approximation of the estimator's sampling distribution (unconstrained space), not a Bayesian posterior"
 
 
@@ -48,7 +50,7 @@ class Draws:
         return {"chain": np.arange(self.chains), "draw": np.arange(len(self.points) // self.chains)}
 
 
-def draws_of(fit: Fit, draws: int, chains: int, random_seed: int | None, bootstrap: Bootstrap | None) -> Draws:
+def draws_of(fit: Fit, draws: int, chains: int, random_seed: Seed, bootstrap: Bootstrap | None) -> Draws:
     """The replicates of a bootstrap, or draws from the normal approximation.
 
     Raises
@@ -63,13 +65,23 @@ def draws_of(fit: Fit, draws: int, chains: int, random_seed: int | None, bootstr
             raise ValueError("bootstrap= was made from another fit; make it with this one's bootstrap().")
         what = f"{bootstrap.kind} bootstrap of the estimator, not a Bayesian posterior"
         return Draws(bootstrap._used_points, 1, what)
-    for name, number in (("draws", draws), ("chains", chains)):
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
+    check_sizes(draws, chains)
     return replace(normal_draws(fit, draws * chains, random_seed), chains=chains)
 
 
-def normal_draws(fit: Fit, n: int, random_seed: int | None) -> Draws:
+def check_sizes(draws: int, chains: int) -> None:
+    """Refuse numbers of draws or chains that are none.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, number in (("draws", draws), ("chains", chains)):
+        if not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
+
+
+def normal_draws(fit: Fit, n: int, random_seed: Seed) -> Draws:
     """Draws from the normal distribution with the estimate as mean and the inverse information as covariance.
 
     Entries that are held, on the boundary or at infinity stay where they are.
@@ -136,11 +148,11 @@ def units_at(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return weighted, weighted.sum(axis=1) + np.asarray(more)
 
 
-def labelled(fit: Fit, draws: Draws, values: dict[str, np.ndarray]) -> xr.Dataset:
+def labelled(labels: Labels, draws: Draws, values: dict[str, np.ndarray]) -> xr.Dataset:
     """Arrays of variables at draws (draws first) with the dims and coords of the model."""
     import xarray as xr
 
-    arrays = {n: with_samples(draws, fit._labels.array(n, v[0]), v) for n, v in values.items()}
+    arrays = {n: with_samples(draws, labels.array(n, v[0]), v) for n, v in values.items()}
     return xr.Dataset(arrays, coords=draws.coords)
 
 

@@ -842,6 +842,70 @@ class Fit:
 
         return to_datatree(self, draws, chains, random_seed, level, kind, bootstrap, log_likelihood)
 
+    def sample_posterior_predictive(
+        self,
+        draws: int = 250,
+        chains: int = 4,
+        random_seed: int | None = None,
+        *,
+        parameters: str = "draws",
+        var_names: Sequence[str] | None = None,
+        bootstrap: Bootstrap | None = None,
+        data: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Sequence] | None = None,
+    ) -> xr.DataTree:
+        """Draw new data from the fitted model, latents included.
+
+        Parameters
+        ----------
+        draws, chains : int
+            How many data sets: ``draws`` in each chain. With ``bootstrap=`` one for each replicate.
+        random_seed : int or None
+        parameters : {"draws", "estimates"}
+            "draws": each data set has parameters of its own, drawn from the estimator's sampling distribution (its
+            normal approximation, or ``bootstrap=``), so that the predictions are as uncertain as the estimates are.
+            "estimates": all have the estimates ("plug-in").
+        var_names : sequence of str, optional
+            What is drawn. Default: the observed variables. Latents are drawn from their distribution, not given the
+            data (:attr:`latent_probabilities` are); Deterministics are those of the drawn latents.
+        bootstrap : Bootstrap, optional
+            Replicates made before by :meth:`bootstrap`.
+        data, coords : dict, optional
+            New values of the model's ``pm.Data`` and labels, as for :meth:`predict`, to draw data at these.
+
+        Returns
+        -------
+        xarray.DataTree
+            ``posterior_predictive`` (dimensions ``chain``, ``draw`` and those of the model), ``posterior`` with the
+            parameters of each data set, ``observed_data`` and ``constant_data``, ready for ``az.plot_ppc_dist``. With
+            new ``data`` they are in ``predictions`` and ``predictions_constant_data``. Of masked data the entries that
+            were observed.
+
+        Raises
+        ------
+        NotIdentifiedError
+            The estimator has no normal approximation; ``parameters="estimates"`` needs none.
+        ValueError
+            Potentials or distributions that cannot be drawn from, an unknown name, the model's data were replaced.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     y = pm.Normal("y", pm.Normal("mu"), 1.0, observed=[1.0, 2.0, 3.0])
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> new = fit.sample_posterior_predictive(1000, random_seed=1)["posterior_predictive"]["y"]
+        >>> new.sizes
+        Frozen({'chain': 4, 'draw': 1000, 'y_dim_0': 3})
+        >>> round(float(new.std()), 1)  # sqrt(1 + 1 / 3): of an observation, and of the estimate
+        1.2
+        """
+        from pm_mlem.results.predictive import sample_posterior_predictive
+
+        return sample_posterior_predictive(
+            self, draws, chains, random_seed, parameters, var_names, bootstrap, data, coords
+        )
+
     # --- latents and new data ------------------------------------------------------------------------------
 
     def decode(self) -> xr.Dataset:

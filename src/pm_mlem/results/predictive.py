@@ -110,7 +110,7 @@ def chosen(fit: Fit, names: Sequence[str] | None) -> list[Variable]:
 def simulated(fit: Fit, variables: Sequence[Variable], drawn: Draws, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Variables drawn from their distributions given the parameters of each draw, draws first."""
     values = estimates_of(fit)
-    draw = checked_sampler(fit.model, variables, list(values), values, "leave it out of what is predicted")
+    draw = checked_sampler(fit.model, variables, list(values), values)
     by_name = constrained(fit, drawn.points)
     found = []
     for i in range(len(drawn.points)):

@@ -63,19 +63,20 @@ def simulator(fit: Fit) -> Draw:
 
 
 def checked_sampler(
-    model: pm.Model, variables: Sequence[Variable], given: Sequence[Variable], values: Values, remedy: str
+    model: pm.Model, variables: Sequence[Variable], given: Sequence[Variable], values: Values, remedy: str = ""
 ) -> DrawGiven:
     """A function that draws variables of a model given the values of others, tried once.
 
     Raises
     ------
     ValueError
-        The model has Potentials, or a distribution that cannot be drawn from; ``remedy`` is what to do then.
+        The model has Potentials, or a distribution that cannot be drawn from; ``remedy`` is what else to do then.
     """
+    otherwise = f", or {remedy}" if remedy else ""
     if model.potentials:
         raise ValueError(
             f"Data cannot be drawn from the model: its Potential '{model.potentials[0].name}' is a density, not a "
-            f"distribution; {remedy}, or write it as an observed variable."
+            f"distribution; write it as an observed variable{otherwise}."
         )
     draw = sampler(variables, given)
     try:
@@ -83,7 +84,7 @@ def checked_sampler(
     except Exception as error:  # anything may happen in a user's random()
         raise ValueError(
             f"Data cannot be drawn from the model: {culprit(variables, given, values)} cannot be simulated "
-            f"({error}); give it a random function, or {remedy}."
+            f"({error}); give it a random function{otherwise}."
         ) from error
     return draw
 

@@ -150,7 +150,9 @@ def test_log_likelihood_on_request(constant, monkeypatch):
     monkeypatch.setattr(datatree, "MOST_NUMBERS", 100)
     tree = constant.to_datatree(10)
     assert "log_likelihood" not in tree
-    assert tree.attrs["left_out"].startswith("log_likelihood: 4.8e+02 numbers; write it with log_likelihood=True")
+    assert tree.attrs["left_out"].startswith(
+        "log_likelihood: it takes 4.8e+02 numbers; write it with log_likelihood=True"
+    )
     assert "log_likelihood" in constant.to_datatree(10, log_likelihood=True)
 
 

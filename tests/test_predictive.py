@@ -8,6 +8,8 @@ from scipy.stats import binom, norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
+from pm_mlem.results import predictive
+from pm_mlem.results.simulate import sampler
 
 RNG = np.random.default_rng(2)
 Y = RNG.normal(3.0, 2.0, size=8)
@@ -54,6 +56,16 @@ def test_seeds(mean):
     assert first.equals(second) and not first.equals(other)
     parameters = mean.sample_posterior_predictive(5, random_seed=1)["posterior"]
     assert parameters["mu"].equals(mean.to_datatree(5, random_seed=1)["posterior"]["mu"])
+
+
+def test_compiled_draws_are_the_same(mean, monkeypatch):
+    plain = mean.sample_posterior_predictive(5, random_seed=1)
+    made = []
+    monkeypatch.setattr(predictive, "SLOW", 0.0)
+    monkeypatch.setattr(predictive, "sampler", lambda *args, **kw: made.append(kw) or sampler(*args, **kw))
+    compiled = mean.sample_posterior_predictive(5, random_seed=1)
+    assert made == [{"mode": None}]
+    np.testing.assert_allclose(compiled["posterior_predictive"]["y"], plain["posterior_predictive"]["y"], rtol=1e-12)
 
 
 def test_latents_are_drawn(faithful_fit):

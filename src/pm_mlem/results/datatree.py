@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEVELS = (0.5, 0.8, 0.89, 0.9, 0.94, 0.95, 0.99)
 """Levels of the Wald intervals that are kept for reports."""
 MOST_NUMBERS = 20_000_000
-"""Numbers in the log-likelihood at the draws above which it is written only on request."""
+"""Draws times entries of a log-density above which the log-likelihood at the draws is written only on request."""
 NUMBERS = (
     "log_likelihood", "log_prior", "log_posterior", "n_params", "n_obs", "aic", "aicc", "bic", "icl", "entropy",
     "seconds", "iterations",
@@ -131,14 +131,15 @@ def draw_groups(
     except NotIdentifiedError as error:  # the other groups still describe the fit
         return {}, {"left_out": f"posterior, log_likelihood: {error}"}
     groups = {"posterior": posterior(fit, drawn)}
-    size = len(drawn.points) * fit._engine.objective.n_units
+    objective = fit._engine.objective
+    size = len(drawn.points) * max(objective.n_units, objective.work)
     if np.all(drawn.points == drawn.points[0]):
         return groups, {"left_out": "log_likelihood: the draws are all the same, for no parameter varies"}
     if wanted is False:
         return groups, {"left_out": "log_likelihood: not wanted (log_likelihood=False)"}
     if wanted is None and size > MOST_NUMBERS:
         remedy = "write it with log_likelihood=True, or ask for fewer draws"
-        return groups, {"left_out": f"log_likelihood: {size:.2g} numbers; {remedy}"}
+        return groups, {"left_out": f"log_likelihood: it takes {size:.2g} numbers; {remedy}"}
     return groups | likelihood_groups(fit, drawn), {}
 
 

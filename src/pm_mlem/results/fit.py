@@ -804,7 +804,7 @@ class Fit:
             Replicates made before by :meth:`bootstrap`, to be the draws (and with ``kind="bootstrap"`` the intervals).
         log_likelihood : bool, optional
             Whether the log-likelihood of every unit is computed at every draw, for ``az.loo`` and ``az.compare``.
-            Default: where that takes no more than 20 million numbers.
+            Default: where that takes no more than 20 million numbers (draws times entries of a log-density).
 
         Returns
         -------

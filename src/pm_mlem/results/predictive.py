@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from pm_mlem.results.datatree import attributes, data_groups, posterior, tree_of
 from pm_mlem.results.draws import Draws, check_sizes, constrained, draws_of, labelled
 from pm_mlem.results.labels import Labels, unknown
 from pm_mlem.results.predict import Coords, Data, new_data
-from pm_mlem.results.simulate import checked_sampler, estimates_of
+from pm_mlem.results.simulate import DrawGiven, checked_sampler, estimates_of, sampler
 from pm_mlem.results.testing import check_data
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pm_mlem.results.fit import Fit
 
 PARAMETERS = ("draws", "estimates")
+SLOW = 20.0
+"""Seconds without a compiler from which a function that draws is compiled."""
 
 
 def sample_posterior_predictive(
@@ -111,8 +115,22 @@ def simulated(fit: Fit, variables: Sequence[Variable], drawn: Draws, rng: np.ran
     """Variables drawn from their distributions given the parameters of each draw, draws first."""
     values = estimates_of(fit)
     draw = checked_sampler(fit.model, variables, list(values), values)
+    began = time.perf_counter()
+    draw(np.random.default_rng(0), values)
+    if (time.perf_counter() - began) * len(drawn.points) > SLOW:
+        draw = compiled(variables, list(values), draw)
     by_name = constrained(fit, drawn.points)
     found = []
     for i in range(len(drawn.points)):
         found.append(draw(rng, {rv: by_name[rv.name][i] if rv.name in by_name else v for rv, v in values.items()}))
     return {str(v.name): np.stack([one[v.name] for one in found]) for v in variables}
+
+
+def compiled(variables: Sequence[Variable], given: Sequence[Variable], otherwise: DrawGiven) -> DrawGiven:
+    """The same function by PyTensor's default linker; as it is where that cannot compile it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parts that stay Python
+        try:
+            return sampler(variables, given, mode=None)
+        except Exception:
+            return otherwise

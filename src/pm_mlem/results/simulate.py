@@ -9,6 +9,7 @@ import numpy as np
 import pymc as pm
 from pymc.pytensorf import find_rng_nodes
 from pytensor import function
+from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
@@ -95,14 +96,17 @@ def estimates_of(fit: Fit) -> dict[Variable, np.ndarray]:
     return {rv: values[rv.name] for rv in fit.model.free_RVs if rv.name in values}
 
 
-def sampler(variables: Sequence[Variable], given: Sequence[Variable]) -> DrawGiven:
-    """A function that draws variables given the values of others; nothing is compiled."""
+def sampler(variables: Sequence[Variable], given: Sequence[Variable], mode: Mode | None = PLAIN) -> DrawGiven:
+    """A function that draws variables given the values of others; nothing is compiled, unless in another mode.
+
+    The draws are the same in all modes.
+    """
     inputs = {rv: rv.type() for rv in given}
     outputs = graph_replace([unscaled(rv) for rv in variables], inputs, strict=False)
     shared = find_rng_nodes(outputs)
     generators = [rng.type() for rng in shared]  # the model's own stay as they are
     outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)), strict=False) if shared else outputs
-    run = function([*generators, *inputs.values()], outputs, mode=PLAIN, on_unused_input="ignore")
+    run = function([*generators, *inputs.values()], outputs, mode=mode, on_unused_input="ignore")
 
     def draw(rng: np.random.Generator, values: Values) -> dict[str, np.ndarray]:
         own = [np.asarray(values[rv], dtype=rv.type.dtype) for rv in inputs]

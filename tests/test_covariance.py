@@ -6,6 +6,7 @@ import pytest
 
 import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.results.draws import normal_draws
 
 RNG = np.random.default_rng(3)
 N = 60
@@ -208,7 +209,7 @@ def test_a_fit_that_has_not_converged():
     assert table["se"].isna().all()
     assert table["note"].unique().tolist() == ["no standard error: the fit has not converged (iteration limit)"]
     with pytest.raises(mlem.NotIdentifiedError, match="the fit has not converged"):
-        found._sample(5, 1)
+        normal_draws(found, 10, 0)
 
 
 def test_a_limit_that_was_reached_at_the_maximum():

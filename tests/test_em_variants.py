@@ -7,6 +7,7 @@ import pytest
 import pm_mlem as mlem
 from pm_mlem.fit import problem_of
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.results.draws import normal_draws
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_standard_errors_belong_to_maxima(mixture, best, kind):
     }
     assert "posterior" not in found.to_datatree()
     with pytest.raises(mlem.NotIdentifiedError, match="does not end at a maximum"):
-        found._sample(10, 0)
+        normal_draws(found, 10, 0)
     finished = fit(mixture, mlem.EM(kind=kind, finish=True))
     np.testing.assert_allclose(finished.standard_errors()["mu"], best.standard_errors()["mu"], rtol=1e-4)
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 import pm_mlem as mlem
 from pm_mlem.objective.engine import ENGINES
+from pm_mlem.results.draws import normal_draws
 
 Y = np.random.default_rng(5).normal(3, 2, 40)
 
@@ -422,7 +423,7 @@ def test_flat_direction_is_named(model):
     assert summary["se"].isna().all()
     assert (summary["note"] == "not identified: only a + b is identified").all()
     with pytest.raises(mlem.NotIdentifiedError, match=r"only a \+ b is identified"):
-        found._sample(10, 0)
+        normal_draws(found, 10, 0)
 
 
 # --- total_size and data that change ----------------------------------------------------------------------

@@ -195,8 +195,9 @@ def test_history_and_starts(faithful_fit):
 def test_datatree_groups(faithful_fit):
     tree = faithful_fit.to_datatree(draws=500, chains=2, random_seed=0)
     assert set(tree.children) == {
-        "posterior", "point_estimate", "standard_error", "confidence_interval", "latent_posterior", "log_likelihood",
-        "observed_data", "optimizer_trace",
+        "posterior", "log_likelihood", "sample_stats", "observed_data", "point_estimate", "standard_error",
+        "confidence_interval", "wald_interval", "note", "covariance", "latent_posterior", "pointwise_log_likelihood",
+        "optimizer_trace", "starts",
     }  # fmt: skip
     assert tree.attrs["inference_library"] == "pm_mlem"
     assert "not a Bayesian posterior" in tree["posterior"].attrs["approximation"]
@@ -205,7 +206,7 @@ def test_datatree_groups(faithful_fit):
     errors = faithful_fit.standard_errors()["mu"]
     np.testing.assert_allclose(draws.std(["chain", "draw"]), errors, rtol=0.1)
     np.testing.assert_allclose(draws.mean(["chain", "draw"]), faithful_fit.estimates["mu"], atol=0.1)
-    assert tree["log_likelihood"]["waiting"].sum() == pytest.approx(faithful_fit.log_likelihood)
+    assert tree["pointwise_log_likelihood"]["waiting"].sum() == pytest.approx(faithful_fit.log_likelihood)
     np.testing.assert_array_equal(tree["observed_data"]["waiting"], waiting_times())
 
 

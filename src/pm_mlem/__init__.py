@@ -25,6 +25,7 @@ __all__ = [
     "LocalOptimaWarning",
     "Newton",
     "NotIdentifiedError",
+    "SavedFit",
     "Selection",
     "Status",
     "UnsupportedModelError",
@@ -34,6 +35,7 @@ __all__ = [
     "em_steps",
     "explain",
     "fit",
+    "from_datatree",
     "likelihood_ratio_test",
     "marginalize",
     "plot_bootstrap",
@@ -55,6 +57,8 @@ LAZY = {
     "Comparison": "results.comparison",
     "Fit": "results.fit",
     "HypothesisTest": "inference.hypotheses",
+    "SavedFit": "results.saved",
+    "from_datatree": "results.saved",
     "register_m_step": "objective.m_step",
 }
 """What needs JAX or ArviZ is imported when it is first used."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -28,9 +27,9 @@ from pm_mlem.inference.resampling import (
 from pm_mlem.optimize.problem import Status
 from pm_mlem.progress import progress
 from pm_mlem.results.align import Alignment, align
+from pm_mlem.results.draws import constrained, values_at
 from pm_mlem.results.labels import entry_names
 from pm_mlem.results.refits import Replicate, resampled, simulated
-from pm_mlem.results.summary import LARGE
 
 if TYPE_CHECKING:
     from pm_mlem.results.fit import Fit
@@ -194,20 +193,13 @@ class Bootstrap:
         return self.fit._labels.dataset(self.fit._in_model_order(values), extra, level=level, kind=kind)
 
     def to_datatree(self) -> xr.DataTree:
-        """The replicates as draws of a ``posterior`` group (one chain), marked as what they are, for ArviZ."""
-        from pm_mlem.results.datatree import attributes
+        """The replicates as draws of a ``posterior`` group (one chain), marked as what they are, for ArviZ.
 
-        draws = self.estimates.isel(replicate=np.flatnonzero(self._used)).rename(replicate="draw")
-        draws = draws.assign_coords(draw=np.arange(draws.sizes["draw"])).expand_dims(chain=[0])
-        shared = {**attributes(self.fit), "bootstrap": self.kind}
-        draws = draws.assign_attrs(
-            **shared,
-            approximation=f"{self.kind} bootstrap of the estimator, not a Bayesian posterior",
-            sample_dims=["chain", "draw"],
-        )
-        tree = xr.DataTree.from_dict({"/posterior": draws})
-        tree.attrs.update(shared)
-        return tree
+        ``fit.to_datatree(bootstrap=...)`` writes them beside everything else that is known of the fit.
+        """
+        from pm_mlem.results.datatree import bootstrap_tree
+
+        return bootstrap_tree(self)
 
     def __repr__(self) -> str:
         kind = {"case": "Case", "parametric": "Parametric", "bayesian": "Bayesian"}[self.kind]
@@ -220,22 +212,18 @@ class Bootstrap:
     def _used(self) -> np.ndarray:
         return np.array([r.converged for r in self._replicates])
 
+    @property
+    def _used_points(self) -> np.ndarray:
+        """The replicates that converged in the unconstrained space, ``(replicates, p)``."""
+        return self._points[self._used]
+
     def _by_replicate(self, values, name: str) -> xr.DataArray:
         return xr.DataArray(np.asarray(values), dims="replicate", coords={"replicate": np.arange(self.n)}, name=name)
 
     @cached_property
     def _values(self) -> Mapping[str, np.ndarray]:
         """Parameters and small Deterministics at the replicates that converged."""
-        fit = self.fit
-        report, points, data = fit._engine.report, self._points[self._used], fit._engine.objective.data
-        names = fit._engine.objective.space.names
-        values = constrained(fit, points)
-        small = [i for i, n in enumerate(report.names) if n not in names and np.size(fit._report[0][n]) <= LARGE]
-        if small:
-            evaluate = jax.jit(lambda u, data: [report.estimands(u, data)[i] for i in small])
-            rows = [evaluate(u, data) for u in points]
-            values |= {report.names[i]: np.stack([r[k] for r in rows]) for k, i in enumerate(small)}
-        return values
+        return values_at(self.fit, self._used_points)
 
     @property
     def _identified(self) -> Covariance:
@@ -363,16 +351,6 @@ def weights_of_data(fit: Fit) -> np.ndarray:
     for group in unit_groups(fit._engine.objective.tables):
         weights[group.units] = fit._weights[group.units]
     return weights
-
-
-def constrained(fit: Fit, points: np.ndarray) -> dict[str, np.ndarray]:
-    """Parameters at unconstrained points ``(n, p)``, by name."""
-    space = fit._engine.objective.space
-    if fit._engine.objective.backend == "jax":
-        arrays = jax.jit(jax.vmap(space.constrain))(points)
-    else:
-        arrays = [np.stack(a) for a in zip(*[space.constrain(u) for u in points], strict=True)]
-    return dict(zip(space.names, map(np.asarray, arrays), strict=True))
 
 
 def in_order(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, Alignment]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 import pymc as pm
 
 from pm_mlem.graph.labelled import independent_units
-from pm_mlem.graph.units import unit_groups
+from pm_mlem.graph.units import UnitGroup, unit_groups
 from pm_mlem.inference.covariance import variability
 from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
@@ -143,6 +142,11 @@ class Fit:
         left_out = {"left_out": "; ".join(f"{n}: {why}" for n, why in skipped.items())} if skipped else {}
         return self._labels.dataset(self._in_model_order(values), estimator=self.estimator, **left_out)
 
+    @property
+    def _parameters(self) -> frozenset[str]:
+        """Names of the model's free variables."""
+        return frozenset(v.name for v in self.model.free_RVs)
+
     def _in_model_order(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [v.name for v in [*self.model.free_RVs, *self.model.deterministics]]
         return {name: values[name] for name in names if name in values}
@@ -178,10 +182,13 @@ class Fit:
         """
         import xarray as xr
 
-        joined = self._independent
-        units = np.bincount(joined, self._weighted_units)
-        groups = unit_groups(self._engine.objective.tables, joined)
-        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in groups})
+        units = np.bincount(self._independent, self._weighted_units)
+        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in self._independent_groups})
+
+    @cached_property
+    def _independent_groups(self) -> tuple[UnitGroup, ...]:
+        """The independent units by what is observed of them."""
+        return unit_groups(self._engine.objective.tables, self._independent)
 
     @cached_property
     def latent_probabilities(self) -> xr.Dataset:
@@ -788,36 +795,131 @@ class Fit:
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
-    def to_datatree(self, draws: int = 1000, chains: int = 4, random_seed: int | None = None) -> xr.DataTree:
-        """The fit as an ``xarray.DataTree`` for ArviZ.
-
-        Groups: ``posterior`` (draws from the normal approximation of the estimator's sampling distribution,
-        made in the unconstrained space and marked as such in its attributes), ``point_estimate``,
-        ``standard_error``, ``confidence_interval``, ``latent_posterior``, ``log_likelihood``, ``observed_data``,
-        ``constant_data``, ``optimizer_trace``.
+    def to_datatree(
+        self,
+        draws: int = 1000,
+        chains: int = 4,
+        random_seed: int | None = None,
+        *,
+        level: float = 0.95,
+        kind: str = "wald",
+        bootstrap: Bootstrap | None = None,
+        log_likelihood: bool | None = None,
+    ) -> xr.DataTree:
+        """The fit as an ``xarray.DataTree``, for ArviZ and for files.
 
         Parameters
         ----------
         draws, chains : int
-            Size of the ``posterior`` group.
+            Size of the ``posterior`` group; with ``bootstrap=`` there is one chain with its replicates.
         random_seed : int or None
+        level, kind
+            Of the group ``confidence_interval``, as for :meth:`confidence_intervals`.
+        bootstrap : Bootstrap, optional
+            Replicates made before by :meth:`bootstrap`, to be the draws (and with ``kind="bootstrap"`` the intervals).
+        log_likelihood : bool, optional
+            Whether the log-likelihood of every unit is computed at every draw, for ``az.loo`` and ``az.compare``.
+            Default: where that takes no more than 20 million numbers (draws times entries of a log-density).
+
+        Returns
+        -------
+        xarray.DataTree
+            For ArviZ: ``posterior``, draws (chain, draw) from the normal approximation of the estimator's sampling
+            distribution, made in the unconstrained space, or replicates of a bootstrap; its attribute
+            ``approximation`` says which. Of parameters and Deterministics of up to 100 entries. ``log_likelihood``, of
+            the independent units at these draws. ``sample_stats``: ``log_p``, the objective at the draws, and
+            ``log_q``, the log-density of the normal approximation, for ``az.loo_approximate_posterior``.
+            ``observed_data``, ``constant_data``.
+
+            At the estimates: ``point_estimate``; ``standard_error``; ``confidence_interval`` (dimension ``ci_bound``);
+            ``wald_interval`` at several levels; ``note`` of the summary; ``covariance``; ``latent_posterior``;
+            ``pointwise_log_likelihood``; ``optimizer_trace``; ``starts``. :func:`pm_mlem.from_datatree` reads them.
+
+            Attributes: where the tree comes from, and the numbers of a report (``log_likelihood``, ``n_params``,
+            ``aic``, ...), all of them strings and numbers. ``left_out`` says which groups are missing and why: there
+            are no draws where the estimator has no normal approximation.
+
+        Raises
+        ------
+        ValueError
+            The model's data were replaced after the fit, a wrong level, kind or number, the bootstrap of another fit.
+
+        Examples
+        --------
+        >>> import numpy as np, arviz as az, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.repeat([1, 0], [60, 40]))
+        >>> tree = mlem.fit(model, progressbar=False).to_datatree(random_seed=1)
+        >>> round(float(az.loo(tree).p), 1)  # effective number of parameters
+        1.0
         """
         from pm_mlem.results.datatree import to_datatree
 
-        return to_datatree(self, draws, chains, random_seed)
+        return to_datatree(self, draws, chains, random_seed, level, kind, bootstrap, log_likelihood)
 
-    def _sample(self, draws: int, random_seed: int | None) -> dict[str, np.ndarray]:
-        """Draws of parameters from the normal approximation, in the unconstrained space."""
-        if not self._information.regular:
-            from pm_mlem.errors import NotIdentifiedError
+    def sample_posterior_predictive(
+        self,
+        draws: int = 250,
+        chains: int = 4,
+        random_seed: int | None = None,
+        *,
+        parameters: str = "draws",
+        var_names: Sequence[str] | None = None,
+        bootstrap: Bootstrap | None = None,
+        data: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Sequence] | None = None,
+    ) -> xr.DataTree:
+        """Draw new data from the fitted model, latents included.
 
-            sentences = [sentence for _, sentence in self._diagnosis.flat]
-            why = self._curvature[1] or "; ".join(sentences) or "the estimates are not a maximum"
-            raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
-        rng = np.random.default_rng(random_seed)
-        points = rng.multivariate_normal(self._optimum.point, self._information.inverse, size=draws)
-        values = jax.vmap(self._engine.objective.space.constrain)(points)
-        return dict(zip(self._engine.objective.space.names, map(np.asarray, values), strict=True))
+        Parameters
+        ----------
+        draws, chains : int
+            How many data sets: ``draws`` in each chain. With ``bootstrap=`` one for each replicate.
+        random_seed : int or None
+        parameters : {"draws", "estimates"}
+            "draws": each data set has parameters of its own, drawn from the estimator's sampling distribution (its
+            normal approximation, or ``bootstrap=``), so that the predictions are as uncertain as the estimates are.
+            "estimates": all have the estimates ("plug-in").
+        var_names : sequence of str, optional
+            What is drawn. Default: the observed variables. Latents are drawn from their distribution, not given the
+            data (:attr:`latent_probabilities` are); Deterministics are those of the drawn latents.
+        bootstrap : Bootstrap, optional
+            Replicates made before by :meth:`bootstrap`.
+        data, coords : dict, optional
+            New values of the model's ``pm.Data`` and labels, as for :meth:`predict`, to draw data at these.
+
+        Returns
+        -------
+        xarray.DataTree
+            ``posterior_predictive`` (dimensions ``chain``, ``draw`` and those of the model), ``posterior`` with the
+            parameters of each data set, ``observed_data`` and ``constant_data``, ready for ``az.plot_ppc_dist``. With
+            new ``data`` they are in ``predictions`` and ``predictions_constant_data``. Of masked data the entries that
+            were observed.
+
+        Raises
+        ------
+        NotIdentifiedError
+            The estimator has no normal approximation; ``parameters="estimates"`` needs none.
+        ValueError
+            Potentials or distributions that cannot be drawn from, an unknown name, the model's data were replaced.
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     y = pm.Normal("y", pm.Normal("mu"), 1.0, observed=[1.0, 2.0, 3.0])
+        >>> fit = mlem.fit(model, progressbar=False)
+        >>> new = fit.sample_posterior_predictive(1000, random_seed=1)["posterior_predictive"]["y"]
+        >>> new.sizes
+        Frozen({'chain': 4, 'draw': 1000, 'y_dim_0': 3})
+        >>> round(float(new.std()), 1)  # sqrt(1 + 1 / 3): of an observation, and of the estimate
+        1.2
+        """
+        from pm_mlem.results.predictive import sample_posterior_predictive
+
+        return sample_posterior_predictive(
+            self, draws, chains, random_seed, parameters, var_names, bootstrap, data, coords
+        )
 
     # --- latents and new data ------------------------------------------------------------------------------
 

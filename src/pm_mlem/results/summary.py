@@ -21,8 +21,7 @@ LARGE = 100
 
 def listed(fit: Fit) -> list[str]:
     """Variables with rows in the summary."""
-    parameters = {v.name for v in fit.model.free_RVs}
-    return [str(n) for n, a in fit.estimates.data_vars.items() if n in parameters or a.size <= LARGE]
+    return [str(n) for n, a in fit.estimates.data_vars.items() if n in fit._parameters or a.size <= LARGE]
 
 
 def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed") -> pd.DataFrame:

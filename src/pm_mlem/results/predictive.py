@@ -115,7 +115,7 @@ def chosen(fit: Fit, names: Sequence[str] | None) -> list[Variable]:
 def simulated(fit: Fit, variables: Sequence[Variable], drawn: Draws, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Variables drawn from their distributions given the parameters of each draw, draws first."""
     values = estimates_of(fit)
-    draw = checked_sampler(model, variables, list(values), values)
+    draw = checked_sampler(plain(fit.model), variables, list(values), values)
     began = time.perf_counter()
     draw(np.random.default_rng(0), values)
     if (time.perf_counter() - began) * len(drawn.points) > SLOW:

@@ -218,7 +218,7 @@ def check_method(method: Method) -> None:
 # --- what to run ------------------------------------------------------------------------------------------
 
 
-NAMED: dict[str, Algorithm] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
+NAMED: dict[str, EM | LBFGS | Newton | Adam] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
 
 
 def choose(method: Method, engine: Engine) -> Plan:

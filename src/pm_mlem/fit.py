@@ -14,7 +14,6 @@ import pymc as pm
 
 from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Optimum, Problem, Status
-from pm_mlem.optimize.loop import Algorithm
 from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.progress import progress
 

@@ -12,7 +12,7 @@ import pm_mlem
 ROOT = Path(pm_mlem.__file__).parent
 ROOMS = ["graph", "objective", "optimize", "inference", "results", "plots"]
 NEUTRAL = {"errors", "progress"}
-ABOVE = {"fit", "compare", "explain", "marginalize", "demo", "em_steps", "likelihood_ratio", "select"}
+ABOVE = {"fit", "compare", "explain", "marginalize", "demo", "em_steps", "likelihood_ratio", "sample", "select"}
 
 
 def imports(path: Path):

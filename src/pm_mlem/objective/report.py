@@ -133,8 +133,8 @@ class Report:
     def recovered(self) -> Callable:
         """``(parameters, keys, data, pointwise) -> (probabilities, states, units)`` at draws of the parameters.
 
-        ``parameters`` are constrained and ``keys`` random, one entry for each draw along their first axis. Probabilities
-        of the latents (states first) are means over the draws. The states are exact draws from the joint posterior of
+        ``parameters`` are constrained and ``keys`` random, draws along their first axis. Probabilities of the latents
+        (states first) are means over the draws. The states are exact draws from the joint posterior of
         the latents given the parameters, one configuration for each draw; ``units`` are log-likelihoods, if
         ``pointwise``. One draw is worked on after the other.
         """

@@ -839,8 +839,8 @@ class Fit:
             largest k with which weighted draws are reliable, ``min(1 - 1 / log10(draws), 0.7)``) and ``message`` say
             how good the approximation is: k below 0.5 is close, below ``good_k`` usable with weights or
             ``resample=True``, above it is not to be trusted.
-            ``sample_stats``: ``lp``, the exact log-density (unconstrained space, not normalized); ``log_q``, that of the
-            normal distribution; ``log_weight``, smoothed and normalized, left out after resampling.
+            ``sample_stats``: ``lp``, the exact log-density (unconstrained space, not normalized); ``log_q``, that of
+            the normal distribution; ``log_weight``, smoothed and normalized, left out after resampling.
             ``approximation``: ``mean`` and ``covariance`` of the normal distribution (unconstrained space).
             ``latent_posterior``, ``observed_data``, ``constant_data``: as from :func:`pm_mlem.sample`.
 

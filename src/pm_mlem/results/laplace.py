@@ -35,8 +35,8 @@ def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr
     mode = fit._posterior_mode
     if mode.reason:
         raise NotIdentifiedError(
-            f"There is no normal approximation of the posterior: {mode.reason}. Give the parameters proper priors, write "
-            "hierarchical effects as scale times standard normal, or sample: mlem.sample(fit)."
+            f"There is no normal approximation of the posterior: {mode.reason}. Give the parameters proper priors, "
+            "write hierarchical effects as scale times standard normal, or sample: mlem.sample(fit)."
         )
     rng = np.random.default_rng(random_seed)
     points = mode.normal.draws(draws, rng)

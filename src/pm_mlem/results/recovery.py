@@ -101,7 +101,9 @@ def extended(
 
 def cut_off(fit: Fit, found: Recovered) -> str:
     """A sentence about counts whose posterior reaches beyond what is enumerated."""
-    pressing = {n: mass for n, mass in edges(fit._engine.objective.tables, found.probabilities).items() if mass > CUT_OFF}
+    pressing = {
+        n: mass for n, mass in edges(fit._engine.objective.tables, found.probabilities).items() if mass > CUT_OFF
+    }
     if not pressing:
         return ""
     listed = ", ".join(f"'{name}' (probability {mass:.1g})" for name, mass in pressing.items())

@@ -55,17 +55,17 @@ def chain():
 MODELS = {"mixture": mixture, "chain": chain}
 
 
-def from_fit(model, fit):
-    return mlem.sample(fit, 1000, tune=300, **OPTIONS)
+def from_fit(model, fit, draws=1000, tune=300):
+    return mlem.sample(fit, draws, tune=tune, **OPTIONS)
 
 
-def on_the_marginal(model, fit):
-    return pm.sample(1000, tune=1000, model=mlem.marginalize(model), **OPTIONS)
+def on_the_marginal(model, fit, draws=1000, tune=1000):
+    return pm.sample(draws, tune=tune, model=mlem.marginalize(model), **OPTIONS)
 
 
-def as_it_is(model, fit):
+def as_it_is(model, fit, draws=1000, tune=1000):
     start = {name: fit.estimates[name].values for name in fit._engine.objective.space.names}
-    return pm.sample(1000, tune=1000, model=model, initvals=start, **OPTIONS)
+    return pm.sample(draws, tune=tune, model=model, initvals=start, **OPTIONS)
 
 
 METHODS = {
@@ -82,7 +82,7 @@ def measure(which, method):
     started = time.process_time()
     fit = mlem.fit(model, "map", random_seed=1, progressbar=False)
     fitted = time.process_time() - started
-    METHODS[method](model, fit)  # compile
+    METHODS[method](model, fit, 10, 10)  # compile
     started = time.process_time()
     tree = METHODS[method](model, fit)
     seconds = time.process_time() - started

@@ -12,7 +12,18 @@ import pm_mlem
 ROOT = Path(pm_mlem.__file__).parent
 ROOMS = ["graph", "objective", "optimize", "inference", "results", "plots"]
 NEUTRAL = {"errors", "progress"}
-ABOVE = {"fit", "alignment", "compare", "explain", "marginalize", "demo", "em_steps", "likelihood_ratio", "select"}
+ABOVE = {
+    "alignment",
+    "compare",
+    "demo",
+    "em_steps",
+    "explain",
+    "fit",
+    "likelihood_ratio",
+    "marginalize",
+    "sample",
+    "select",
+}
 
 
 def imports(path: Path):

@@ -10,6 +10,7 @@ from pm_mlem.likelihood_ratio import likelihood_ratio_test
 from pm_mlem.marginalize import marginalize
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton
 from pm_mlem.optimize.problem import Status
+from pm_mlem.sample import sample
 from pm_mlem.select import Selection, select
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "plot_pair_estimates",
     "plot_profile",
     "register_m_step",
+    "sample",
     "select",
 ]
 

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 import pytensor.tensor as pt
-from pymc.logprob.transforms import SimplexTransform
+from pymc.logprob.transforms import SimplexTransform, Transform
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
@@ -116,7 +116,7 @@ def unknown_entry(key: str, name: str, known: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldEntries:
+class HeldEntries(Transform):
     """A transform that acts entry by entry (or none), on the entries that are free.
 
     Attributes
@@ -151,9 +151,16 @@ class HeldEntries:
         moved = spread if self.base is None else self.base.backward(spread, *inputs)
         return pt.where(self.free, moved, np.nan_to_num(self.held))
 
+    def log_jac_det(self, value, *inputs):
+        """Of the free entries."""
+        if self.base is None:
+            return pt.zeros(self.held.shape)
+        jacobian = self.base.log_jac_det(spread_out(value, self.entries, self.held.shape), *inputs)
+        return pt.where(self.free, jacobian, 0.0)
+
 
 @dataclass(frozen=True, eq=False)
-class HeldSimplex:
+class HeldSimplex(Transform):
     """Probabilities of which some are held: the free ones of a row share what these leave.
 
     With everything free it is PyMC's simplex transform. Rows may differ in what they hold, so the unconstrained value
@@ -198,6 +205,13 @@ class HeldSimplex:
         odds = pt.where(self.free, pt.exp(logits - logits.max(axis=-1, keepdims=True)), 0.0)
         total = odds.sum(axis=-1, keepdims=True) + ~self.free.any(axis=-1, keepdims=True)
         return pt.where(self.free, self.share * odds / total, np.nan_to_num(self.held))
+
+    def log_jac_det(self, value, *inputs):
+        """Of the free entries of each row but the last."""
+        count = self.free.sum(axis=-1)
+        some = count > 0
+        logs = pt.where(self.free, pt.log(pt.where(self.free, self.backward(value), 1.0)), 0.0).sum(axis=-1)
+        return logs + np.where(some, np.log(np.maximum(count, 1) / np.where(some, self.share[..., 0], 1.0)), 0.0)
 
 
 def spread_out(value, entries: np.ndarray, shape: tuple[int, ...]):

@@ -73,6 +73,7 @@ class Builder:
         dropped = [rv for rv in model.free_RVs if rv.name in self.structure.dropped]
         self.gone |= {rv for rv in dropped if rv.type.dtype.startswith(("int", "uint", "bool")) or self.reads(rv)}
         self.free = [rv for rv in model.free_RVs if rv not in self.gone]
+        self.transforms = {p.rv: p.transform for p in self.structure.parameters if p.held is not None}
         self.frozen = frozen_inputs(model)
         self.clone = self.clones()
 
@@ -136,7 +137,7 @@ class Builder:
             rv.name,
             dims=self.dims(rv.name),
             default_transform=None,
-            transform=self.model.rvs_to_transforms[rv],
+            transform=self.transforms.get(rv, self.model.rvs_to_transforms[rv]),
             initval=self.clone[start] if isinstance(start, Variable) else start,
         )
 

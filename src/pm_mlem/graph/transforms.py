@@ -117,6 +117,27 @@ def constraining(
     return inputs, substitute_upstream(structure, outputs)
 
 
+def log_jacobian(
+    structure: ModelStructure, shapes: Mapping[str, tuple[int, ...]], context: Context
+) -> tuple[list[Variable], Variable]:
+    """Unconstrained inputs and the log of the Jacobian determinant of the constrained values, a scalar.
+
+    Densities of constrained values become densities of unconstrained ones when it is added to their logarithm.
+    ``shapes`` are those of the unconstrained values.
+    """
+    inputs, outputs = constraining(structure, shapes, context)
+    terms = []
+    for parameter, u in zip(structure.free, inputs, strict=True):
+        if parameter.transform is not None:
+            term = parameter.transform.log_jac_det(u, *distribution_inputs(parameter, context))
+            terms.append(context.symbol(materialize(context.lift(term))).sum())
+    total = pt.add(pt.constant(0.0), *terms) if terms else pt.constant(0.0)
+    known = {p.placeholder: v for p, v in zip(structure.free, outputs, strict=True)}
+    used = set(ancestors([total]))
+    needed = {p: v for p, v in known.items() if p in used}
+    return inputs, graph_replace([total], needed, strict=False)[0] if needed else total
+
+
 def substitute_upstream(structure: ModelStructure, values: list[Variable]) -> list[Variable]:
     """Replace the placeholders of other parameters (bounds that are estimated) by their own expressions."""
     known: dict[Variable, Variable] = {}

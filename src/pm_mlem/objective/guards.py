@@ -375,7 +375,8 @@ class Guard:
     def on_ties(self, watch: Watch, reading: Reading, state: int, column: int, point: np.ndarray) -> bool:
         """Whether the observations of a state do not vary, as far as they are recorded."""
         if watch.core == 1:
-            return np.exp(mean(-reading.density, reading.count, state)) < RESOLUTION * watch.resolution[column]
+            with np.errstate(over="ignore"):  # observations that the state cannot have made
+                return np.exp(mean(-reading.density, reading.count, state)) < RESOLUTION * watch.resolution[column]
         objective = self.inspector.objective
         theta = objective.space.constrain(point)
         _, posterior = e_step(objective, theta, self.unit, objective.data)

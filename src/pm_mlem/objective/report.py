@@ -88,8 +88,7 @@ class Report:
         return values
 
     def latents(self, u, data) -> list:
-        posterior = self.posterior(self.objective.space.constrain(u), data)
-        return [self.marginal(name, posterior) for name in self.latent_names]
+        return self._probabilities(self.objective.space.constrain(u), data)
 
     def marginal(self, name: str, posterior: Mapping[str, jax.Array]) -> jax.Array:
         """Posterior probabilities of one latent, ``(states, *shape)``."""
@@ -129,6 +128,44 @@ class Report:
     def states(self, name: str, indicator: jax.Array) -> jax.Array:
         """The states of a latent from their indicator, states first."""
         return self.objective.tables.structure.vector_of(name)[1].lower + jnp.argmax(indicator, axis=0)
+
+    @cached_property
+    def recovered(self) -> Callable:
+        """``(parameters, keys, data, pointwise) -> (probabilities, states, units)`` at draws of the parameters.
+
+        ``parameters`` are constrained and ``keys`` random, draws along their first axis. Probabilities of the latents
+        (states first) are means over the draws. The states are exact draws from the joint posterior of
+        the latents given the parameters, one configuration for each draw; ``units`` are log-likelihoods, if
+        ``pointwise``. One draw is worked on after the other.
+        """
+
+        def one(total, item, data, pointwise):
+            theta, key = item
+            objective = self.objective
+            weights = jnp.ones(objective.n_units)
+            posterior, units = self.posterior_and_units(theta, data)
+            probabilities = [self.marginal(name, posterior) for name in self.latent_names]
+            states = []
+            if self.latent_names:
+                _, chosen, _ = objective.choose("sample", theta, weights, data, probes=True, key=key)
+                indicators = dict(zip([p.name for p in latent_probes(objective.tables)], chosen, strict=True))
+                states = [self.states(name, self.marginal(name, indicators)) for name in self.latent_names]
+            total = [t + p for t, p in zip(total, probabilities, strict=True)]
+            return total, (states, units if pointwise else None)
+
+        def everything(parameters, keys, data, pointwise):
+            step = partial(one, data=data, pointwise=pointwise)
+            first = jax.tree.map(lambda a: a[0], (parameters, keys))
+            shapes = jax.eval_shape(lambda item: self._probabilities(item[0], data), first)
+            zeros = [jnp.zeros(s.shape, s.dtype) for s in shapes]
+            total, (states, units) = jax.lax.scan(step, zeros, (parameters, keys))
+            return [t / len(keys) for t in total], states, units
+
+        return jax.jit(everything, static_argnums=3)
+
+    def _probabilities(self, theta, data) -> list[jax.Array]:
+        posterior = self.posterior(theta, data)
+        return [self.marginal(name, posterior) for name in self.latent_names]
 
     @cached_property
     def evaluate(self) -> Callable:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pm_mlem.inference.hypotheses import HypothesisTest
     from pm_mlem.results.align import Matcher
     from pm_mlem.results.bootstrap import Bootstrap
+    from pm_mlem.results.posterior_mode import PosteriorMode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -920,6 +921,72 @@ class Fit:
         return sample_posterior_predictive(
             self, draws, chains, random_seed, parameters, var_names, bootstrap, data, coords
         )
+
+    @cached_property
+    def _posterior_mode(self) -> PosteriorMode:
+        """The posterior of the whole model near the fit."""
+        from pm_mlem.results.posterior_mode import posterior_mode
+
+        return posterior_mode(self)
+
+    def laplace(self, draws: int = 1000, random_seed: int | None = None, *, resample: bool = False) -> xr.DataTree:
+        """Normal approximation of the posterior, and whether it is good enough.
+
+        The posterior is that of the whole model with its priors, latents summed out, whatever the estimator of the fit
+        was. It is approximated in the unconstrained space, where its density includes the Jacobian of the transforms:
+        from the fit a few Newton steps lead to the mode of that density, and the curvature there is the inverse
+        covariance. The mode differs from the estimates of a "map" fit, which maximise the density in the constrained
+        space. How well the normal distribution fits is judged by the importance ratios of its draws, exact posterior
+        density over normal density: the shape k of their largest ones (Pareto smoothed importance sampling [1]_ [2]_).
+        Other modes, such as those with the states of a latent renamed, are not looked for, and k does not see them.
+
+        Parameters
+        ----------
+        draws : int
+        random_seed : int or None
+        resample : bool
+            Draw from the draws with replacement, with the smoothed importance ratios as weights. The result is closer
+            to the posterior where k allows it, and has ties.
+
+        Returns
+        -------
+        xarray.DataTree
+            ``posterior`` (one chain): draws of the parameters (constrained space), of the latents given these, and
+            Deterministics, under the names, dims and coords of the model. Its attributes ``pareto_k``, ``good_k`` (the
+            largest k with which weighted draws are reliable, ``min(1 - 1 / log10(draws), 0.7)``) and ``message`` say
+            how good the approximation is: k below 0.5 is close, below ``good_k`` usable with weights or
+            ``resample=True``, above it is not to be trusted.
+            ``sample_stats``: ``lp``, the exact log-density (unconstrained space, not normalized); ``log_q``, that of
+            the normal distribution; ``log_weight``, smoothed and normalized, left out after resampling.
+            ``approximation``: ``mean`` and ``covariance`` of the normal distribution (unconstrained space).
+            ``latent_posterior``, ``observed_data``, ``constant_data``: as from :func:`pm_mlem.sample`.
+
+        Raises
+        ------
+        ValueError
+            Fewer than 100 draws, a fit with ``weights=``, data that were replaced after the fit.
+        NotIdentifiedError
+            No mode of the posterior is near the fit.
+
+        References
+        ----------
+        .. [1] Vehtari, A., Simpson, D., Gelman, A., Yao, Y. & Gabry, J. *Pareto smoothed importance sampling*. J. Mach.
+           Learn. Res. 25 (2024). https://doi.org/10.48550/arXiv.1507.02646
+        .. [2] Yao, Y., Vehtari, A., Simpson, D. & Gelman, A. *Yes, but did it work? Evaluating variational inference*.
+           ICML (2018). https://doi.org/10.48550/arXiv.1802.02538
+
+        Examples
+        --------
+        >>> import numpy as np, pymc as pm, pm_mlem as mlem
+        >>> with pm.Model() as model:
+        ...     flips = pm.Bernoulli("flips", pm.Beta("p", 1, 1), observed=np.repeat([1, 0], [60, 40]))
+        >>> tree = mlem.fit(model, progressbar=False).laplace(random_seed=1)
+        >>> bool(tree["posterior"].attrs["pareto_k"] < 0.5)
+        True
+        """
+        from pm_mlem.results.laplace import laplace
+
+        return laplace(self, draws, random_seed, resample)
 
     # --- latents and new data ------------------------------------------------------------------------------
 

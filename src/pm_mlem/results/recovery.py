@@ -1,0 +1,211 @@
+"""What posterior draws of the parameters say about everything else: latents, Deterministics, units."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytensor.tensor as pt
+from pymc.pytensorf import find_rng_nodes
+from pytensor import function
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.graph.counts import edges
+from pm_mlem.graph.structure import PLAIN
+from pm_mlem.graph.units import unit_groups
+from pm_mlem.results.datatree import data_groups
+from pm_mlem.results.latents import probabilities
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from pm_mlem.results.fit import Fit
+
+Draws = Mapping[str, np.ndarray]
+"""Values by name, draws along the first axis."""
+CUT_OFF = 1e-6
+"""Posterior probability near the largest count that is enumerated which should not go unnoticed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """Latents and log-likelihoods at posterior draws.
+
+    Attributes
+    ----------
+    states : for each latent its states at every draw, ``(draws, *shape)``
+    probabilities : for each latent its posterior probabilities, states first, averaged over the draws
+    units : log-likelihood of every unit at every draw, or None
+    """
+
+    states: Draws
+    probabilities: Draws
+    units: np.ndarray | None
+
+
+def recover(fit: Fit, parameters: Draws, seed: int, pointwise: bool = False) -> Recovered:
+    """Draws of the latents given draws of the parameters (constrained space), one configuration for each."""
+    engine = fit._engine
+    objective, report = engine.objective, engine.report
+    theta = [jnp.asarray(parameters[name]) for name in objective.space.names]
+    n = len(next(iter(parameters.values())))
+    keys = jax.random.split(jax.random.key(seed), n)
+    means, states, units = report.recovered(theta, keys, objective.data, pointwise)
+    names = report.latent_names
+    return Recovered(
+        dict(zip(names, map(np.asarray, states), strict=True)),
+        dict(zip(names, map(np.asarray, means), strict=True)),
+        None if units is None else np.asarray(units),
+    )
+
+
+def extended(
+    fit: Fit, posterior: xr.Dataset, seed: int, pointwise: bool = False
+) -> tuple[xr.Dataset, dict[str, xr.Dataset], list[str]]:
+    """Draws of the parameters with latents, missing data and Deterministics beside them.
+
+    Returns
+    -------
+    posterior
+    groups : ``latent_posterior`` where there are latents, ``log_likelihood`` if ``pointwise``
+    left_out : what cannot be evaluated
+
+    Warns
+    -----
+    UserWarning
+        Counts reach the largest that is enumerated.
+    """
+    chains = posterior.sizes["chain"]
+    drawn = {str(name): flattened(array) for name, array in posterior.data_vars.items()}
+    found = recover(fit, drawn, seed, pointwise)
+    values, left_out = follow(fit, {**drawn, **found.states}, seed)
+    draws = {"chain": posterior["chain"], "draw": posterior["draw"]}
+    arrays = labelled(fit, {**found.states, **values}, chains)
+    posterior = posterior.assign({name: array.assign_coords(draws) for name, array in arrays.items()})
+    groups = {}
+    if found.probabilities:
+        groups["latent_posterior"] = latent_posterior(fit, found)
+    if found.units is not None:
+        groups["log_likelihood"] = log_likelihood(fit, found.units, chains).assign_coords(draws)
+    if sentence := cut_off(fit, found):
+        warnings.warn(sentence, UserWarning, stacklevel=4)
+    return posterior, groups, left_out
+
+
+def cut_off(fit: Fit, found: Recovered) -> str:
+    """A sentence about counts whose posterior reaches beyond what is enumerated."""
+    pressing = {
+        n: mass for n, mass in edges(fit._engine.objective.tables, found.probabilities).items() if mass > CUT_OFF
+    }
+    if not pressing:
+        return ""
+    listed = ", ".join(f"'{name}' (probability {mass:.1g})" for name, mass in pressing.items())
+    return (
+        f"Posterior draws reach the largest states that are enumerated of {listed}. Give these counts a bound, with "
+        "pm.DiscreteUniform or pm.Binomial."
+    )
+
+
+# --- Deterministics and missing data ----------------------------------------------------------------------
+
+
+def follow(fit: Fit, values: Draws, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What follows from draws of parameters and latents: missing entries of observed variables, Deterministics.
+
+    Missing entries that the likelihood does not depend on are drawn from their distribution.
+
+    Returns
+    -------
+    values : by name, draws along the first axis, without those that were given
+    left_out : what depends on a variable that is not given
+    """
+    model, structure = fit.model, fit._engine.objective.tables.structure
+    inputs = {rv: rv.type() for rv in model.free_RVs if rv.name in values}
+    given: dict[Variable, Variable] = dict(inputs)
+    given |= {rv: pt.constant(structure.fixed[rv.name], dtype=rv.type.dtype) for rv in model.free_RVs
+              if rv.name in structure.fixed}  # fmt: skip
+    given |= {rv: model.rvs_to_values[rv] for rv in model.observed_RVs}
+    drawn = {rv for rv in model.free_RVs if rv not in given and rv.name in structure.dropped}
+    unknown = {rv for rv in model.free_RVs if rv not in given} - drawn
+    wanted = [v for v in [*drawn, *model.deterministics] if v.name not in values]
+    left_out = [v.name for v in [*unknown, *wanted] if v in unknown or unknown & set(ancestors([v], blockers=given))]
+    wanted = [v for v in wanted if v.name not in left_out]
+    if not wanted:
+        return {}, left_out
+    outputs = graph_replace(wanted, given, strict=False)
+    shared = find_rng_nodes(outputs)
+    generators = [rng.type() for rng in shared]  # the model's own stay as they are
+    outputs = graph_replace(outputs, dict(zip(shared, generators, strict=True)), strict=False) if shared else outputs
+    run = function([*generators, *inputs.values()], outputs, mode=PLAIN, on_unused_input="ignore")
+    arrays = [np.asarray(values[rv.name], dtype=rv.type.dtype) for rv in inputs]
+    rng, n = np.random.default_rng(seed), len(next(iter(values.values())))
+    found = [run(*rng.spawn(len(generators)), *[a[i] for a in arrays]) for i in range(n)]
+    return {v.name: np.stack(column) for v, column in zip(wanted, zip(*found, strict=True), strict=True)}, left_out
+
+
+# --- labels -----------------------------------------------------------------------------------------------
+
+
+def labelled(fit: Fit, values: Draws, chains: int) -> dict[str, xr.DataArray]:
+    """Draws by name with the dims and coords of the model behind ``chain`` and ``draw``."""
+    return {name: along_chains(fit._labels.array(name, array[0]), array, chains) for name, array in values.items()}
+
+
+def along_chains(one: xr.DataArray, draws: np.ndarray, chains: int) -> xr.DataArray:
+    """Draws labelled like one of them."""
+    import xarray as xr
+
+    shaped = draws.reshape(chains, len(draws) // chains, *one.shape)
+    coords = {"chain": np.arange(chains), "draw": np.arange(shaped.shape[1]), **one.coords}
+    return xr.DataArray(shaped, dims=("chain", "draw", *one.dims), coords=coords, name=one.name)
+
+
+def log_likelihood(fit: Fit, units: np.ndarray, chains: int) -> xr.Dataset:
+    """Log-likelihoods (draws, units) by independent unit, as in ``Fit.pointwise_log_likelihood``."""
+    import xarray as xr
+
+    joined = fit._independent
+    summed = np.stack([np.bincount(joined, row) for row in units])
+    groups = unit_groups(fit._engine.objective.tables, joined)
+    arrays = {}
+    for group in groups:
+        own = summed[:, group.units]
+        arrays[group.name] = along_chains(fit._labels.units(group, own[0]), own, chains)
+    return xr.Dataset(arrays)
+
+
+def latent_posterior(fit: Fit, found: Recovered) -> xr.Dataset:
+    """Posterior probabilities of the latents averaged over the draws."""
+    return probabilities(fit._engine.objective.tables, fit._labels, found.probabilities)
+
+
+def in_model_order(fit: Fit, names: Sequence[str]) -> list[str]:
+    """Names in the order of the model's variables: free ones, hidden components, Deterministics."""
+    free = [v.name for v in fit.model.free_RVs]
+    derived = [v.name for v in fit.model.deterministics]
+    return [n for n in [*free, *[n for n in names if n not in {*free, *derived}], *derived] if n in set(names)]
+
+
+def flattened(array: xr.DataArray) -> np.ndarray:
+    """Draws of all chains along the first axis."""
+    array = array.transpose("chain", "draw", ...)
+    return np.asarray(array).reshape(-1, *array.shape[2:])
+
+
+def data_of(fit: Fit) -> dict[str, xr.Dataset]:
+    """Groups of data of the user's model; what is held with ``fixed=`` is a constant."""
+    import xarray as xr
+
+    groups = data_groups(fit)
+    held = list(fit._engine.objective.tables.structure.fixed)
+    if held:
+        constants = fit.estimates[held].drop_attrs()
+        groups["constant_data"] = xr.merge([groups.get("constant_data", xr.Dataset()), constants])
+    return groups

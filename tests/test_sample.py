@@ -2,6 +2,7 @@
 
 import logging
 from itertools import pairwise
+from types import SimpleNamespace
 
 import arviz as az
 import numpy as np
@@ -14,6 +15,8 @@ from scipy.special import logsumexp
 from scipy.stats import beta, norm
 
 import pm_mlem as mlem
+from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.posterior import LogPosterior
 from pm_mlem.results.recovery import recover
 from pm_mlem.sample import conditioned, in_order
 
@@ -95,10 +98,9 @@ HELD = [
 @pytest.mark.parametrize(("build", "fixed"), HELD)
 def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
     """Simplex, ordered, Cholesky, interval with an estimated bound, zero sum; up to the density of what is held."""
-    from pm_mlem.objective.posterior import LogPosterior
-
-    fit = mlem.fit(build(), "map", fixed=fixed, starts=1, method=mlem.Newton(max_iterations=1), progressbar=False)
-    objective, model = fit._engine.objective, conditioned(fit)
+    original = build()
+    engine = engine_for(original, "map", fixed=fixed)
+    objective, model = engine.objective, conditioned(SimpleNamespace(model=original, _engine=engine))
     density, space = LogPosterior(objective), objective.space
     logp = model.compile_logp(mode=PLAIN)
     rng, differences = np.random.default_rng(2), []
@@ -393,9 +395,16 @@ def test_a_mixture_agrees_with_gibbs_steps_of_the_whole_model():
 
 @pytest.mark.slow
 def test_a_chain_agrees_with_gibbs_steps_of_the_whole_model():
-    model = chain(np.random.default_rng(2).normal(np.repeat([-1.5, 1.5, -1.5], 4), 1.0))
+    model = chain(np.random.default_rng(2).normal(np.repeat([-1.0, 1.0], 4), 1.0))
     fit = mlem.fit(model, "map", random_seed=1, progressbar=False)
-    options = {"tune": 500, "chains": 2, "cores": 1, "random_seed": 5, "progressbar": False}
+    options = {
+        "tune": 500,
+        "chains": 2,
+        "cores": 1,
+        "random_seed": 5,
+        "progressbar": False,
+        "compute_convergence_checks": False,
+    }
     mine = mlem.sample(fit, 1000, **options)["posterior"].to_dataset()
     start = {name: fit.estimates[name].values for name in ("stay", "mu")}
     with model:

@@ -12,18 +12,8 @@ import pm_mlem
 ROOT = Path(pm_mlem.__file__).parent
 ROOMS = ["graph", "objective", "optimize", "inference", "results", "plots"]
 NEUTRAL = {"errors", "progress"}
-ABOVE = {
-    "alignment",
-    "compare",
-    "demo",
-    "em_steps",
-    "explain",
-    "fit",
-    "likelihood_ratio",
-    "marginalize",
-    "sample",
-    "select",
-}
+ABOVE = {"alignment", "compare", "demo", "em_steps", "explain", "fit", "likelihood_ratio", "marginalize"}
+ABOVE |= {"sample", "select"}
 
 
 def imports(path: Path):

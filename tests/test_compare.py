@@ -130,7 +130,7 @@ def test_criteria_stay_apart(table, faithful_fit, nuts):
 
 
 def test_draws_without_log_likelihood(faithful_fit):
-    tree = faithful_fit.to_datatree(draws=20, random_seed=1)
+    tree = faithful_fit.to_datatree(draws=20, random_seed=1, log_likelihood=False)
     criteria = mlem.compare({"MLE": faithful_fit, "draws": tree}).criteria
     assert np.isnan(criteria.draws.loc["draws", "elpd_loo"])
     assert any("'draws' has no log-likelihood by draw" in note for note in criteria.notes)
@@ -143,6 +143,9 @@ def test_the_elpd_of_drawn_labels_is_marked(faithful_fit, nuts):
     labelled["posterior"] = xr.DataTree(posterior)
     criteria = mlem.compare({"MLE": faithful_fit, "Gibbs": labelled}, var_names=["mu"]).criteria
     assert any("'Gibbs' takes the drawn labels ('z') as known" in note for note in criteria.notes)
+    labelled["log_likelihood"].attrs["latents"] = "summed out"  # as in what mlem.sample returns
+    criteria = mlem.compare({"MLE": faithful_fit, "NUTS": labelled}, var_names=["mu"]).criteria
+    assert not any("as known" in note for note in criteria.notes)
     assert "z" not in mlem.compare({"MLE": faithful_fit, "Gibbs": labelled}).tidy()["variable"].unique()
 
 
@@ -283,32 +286,6 @@ def test_another_number_of_states(faithful_fit):
     assert {"mu[short]", "mu[0]", "mu[2]"} <= set(table.index)
 
 
-class Restored:
-    """What reports like a fit without being one."""
-
-    def __init__(self, fit):
-        self.estimates, self.log_likelihood, self.aic = fit.estimates, fit.log_likelihood, fit.aic
-        self._errors, self._intervals = fit.standard_errors(), fit.confidence_intervals()
-
-    def standard_errors(self):
-        return self._errors
-
-    def confidence_intervals(self, level=0.95, kind="wald"):
-        if level != 0.95 or kind != "wald":
-            raise ValueError("only Wald intervals of level 0.95 were stored")
-        return self._intervals
-
-
-def test_what_reports_like_a_fit(faithful_fit, faithful_map):
-    restored = Restored(faithful_fit)
-    table = mlem.compare({"MLE": faithful_fit, "restored": restored, "MAP": faithful_map})
-    np.testing.assert_array_equal(table["restored"], table["MLE"])
-    assert table.criteria.fits.loc["restored", "aic"] == faithful_fit.aic
-    assert np.isnan(table.criteria.fits.loc["restored", "bic"])
-    with pytest.raises(ValueError, match="only Wald intervals"):
-        mlem.compare({"restored": restored}, level=0.5)
-
-
 def test_draws_alone_leave_what_is_large(nuts):
     large = nuts["posterior"].to_dataset().assign(labels=(("chain", "draw", "row"), np.zeros((2, 150, 272))))
     table = mlem.compare({"NUTS": xr.DataTree.from_dict({"/posterior": large})})
@@ -358,3 +335,16 @@ def test_nuts_on_the_model_with_labels_in_another_order():
     table = mlem.compare({"MLE": fit, "labels": tree}, var_names=["w", "mu", "sigma"])
     assert (table["MLE"]["shift"].abs() < 2).all()
     assert table.attrs["reference"] == "labels"
+
+
+def test_a_fit_from_a_file_stands_in_for_the_fit(faithful_fit, coin):
+    saved = mlem.from_datatree(faithful_fit.to_datatree(draws=20, random_seed=1))
+    table = mlem.compare({"MLE": faithful_fit, "saved": saved})
+    pd.testing.assert_frame_equal(pd.DataFrame(table["MLE"]), pd.DataFrame(table["saved"]))
+    assert table.criteria.fits.loc["saved", "bic"] == faithful_fit.bic
+    with pytest.raises(ValueError, match="level"):
+        mlem.compare({"saved": saved}, level=0.77)
+    with pytest.raises(ValueError, match="'waiting' differs"):
+        with pm.Model() as other:
+            pm.Normal("waiting", pm.Normal("mu", 0, 100), 10.0, observed=np.arange(272.0))
+        mlem.compare({"saved": saved, "other": mlem.fit(other, progressbar=False)})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from pm_mlem.results.recovery import SUMMED_OUT
 from pm_mlem.results.reported import Statistics, is_fit
 
 if TYPE_CHECKING:
@@ -213,7 +214,10 @@ def leave_one_out(trees: Mapping[str, xr.DataTree], latents: Sequence[str]) -> t
         group = tree["log_likelihood"].to_dataset() if "log_likelihood" in tree.children else {}
         pointwise = [str(v) for v in group if {"chain", "draw"} <= set(group[v].dims)]
         if not pointwise:
-            notes.append(f"'{name}' has no log-likelihood by draw, so no ELPD; see pm.compute_log_likelihood.")
+            notes.append(
+                f"'{name}' has no log-likelihood by draw, so no ELPD: mlem.sample(..., "
+                "idata_kwargs={'log_likelihood': True}) gives it, or pm.compute_log_likelihood."
+            )
             rows.append([np.nan] * 5 + [seconds])
             index.append(name)
         for variable in pointwise:
@@ -224,10 +228,10 @@ def leave_one_out(trees: Mapping[str, xr.DataTree], latents: Sequence[str]) -> t
                 rows.append([np.nan] * 5 + [seconds])
             index.append(name if len(pointwise) == 1 else f"{name}: {variable}")
         drawn = [z for z in latents if z in tree["posterior"]]
-        if pointwise and drawn:
+        if pointwise and drawn and group.attrs.get("latents") != SUMMED_OUT:
             notes.append(
-                f"The ELPD of '{name}' takes the drawn labels ('{drawn[0]}') as known, not as to be predicted; sample "
-                "mlem.marginalize(model) for that of new observations."
+                f"The ELPD of '{name}' takes the drawn labels ('{drawn[0]}') as known, not as to be predicted; "
+                "mlem.sample(fit) gives that of new observations."
             )
     columns = ["elpd_loo", "se", "p_loo", "n", "high_k", "seconds"]
     return pd.DataFrame(rows, index=pd.Index(index, name="method"), columns=columns), notes

@@ -167,6 +167,10 @@ def along_chains(one: xr.DataArray, draws: np.ndarray, chains: int) -> xr.DataAr
     return xr.DataArray(shaped, dims=("chain", "draw", *one.dims), coords=coords, name=one.name)
 
 
+SUMMED_OUT = "summed out"
+"""How log-likelihoods by draw treat the latents, in the attribute ``latents`` of their group."""
+
+
 def log_likelihood(fit: Fit, units: np.ndarray, chains: int) -> xr.Dataset:
     """Log-likelihoods (draws, units) by independent unit, as in ``Fit.pointwise_log_likelihood``."""
     import xarray as xr
@@ -178,7 +182,7 @@ def log_likelihood(fit: Fit, units: np.ndarray, chains: int) -> xr.Dataset:
     for group in groups:
         own = summed[:, group.units]
         arrays[group.name] = along_chains(fit._labels.units(group, own[0]), own, chains)
-    return xr.Dataset(arrays)
+    return xr.Dataset(arrays, attrs={"latents": SUMMED_OUT})
 
 
 def latent_posterior(fit: Fit, found: Recovered) -> xr.Dataset:

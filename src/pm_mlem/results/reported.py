@@ -30,6 +30,7 @@ class Reported(Protocol):
     def log_likelihood(self) -> float: ...
     def standard_errors(self) -> xr.Dataset: ...
     def confidence_intervals(self, level: float = 0.95, kind: str = "wald") -> xr.Dataset: ...
+    def to_datatree(self) -> xr.DataTree: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +158,10 @@ def check_variables(names: Sequence[str], dataset: xr.Dataset, method: str) -> N
 
 def observations(item: Any) -> dict[str, np.ndarray]:
     """The observed data by variable; masked data are whole, with NaN where they are not known."""
-    if not is_fit(item):
+    if not hasattr(item, "_engine"):
+        item = item.to_datatree() if is_fit(item) else item
         group = item["observed_data"].to_dataset() if "observed_data" in item.children else {}
         return {str(name): np.asarray(group[name].values) for name in group}
-    if not hasattr(item, "_engine"):
-        return {}
     structure, found = item._engine.objective.tables.structure, {}
     for name, values in observed_arrays(item).items():
         part = structure.parts.get(name)

@@ -110,6 +110,7 @@ def report(fit: Fit) -> dict[str, Any]:
         **{name: plain(value) for name, value in values.items() if value is not None},
         "converged": int(fit.converged),
         "message": fit.message,
+        "summed_out": fit._summed_out,
         "arviz_version": version("arviz"),
         "jax_version": version("jax"),
     }

@@ -639,6 +639,12 @@ class Fit:
 
         return summary_table(self, level, kind)
 
+    @property
+    def _summed_out(self) -> str:
+        from pm_mlem.results.summary import latents_line
+
+        return latents_line(self._engine.objective.tables.structure)
+
     def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
         space = self._engine.objective.space
         if name in self._engine.objective.tables.structure.fixed:

@@ -207,7 +207,7 @@ def data_of(fit: Fit) -> dict[str, xr.Dataset]:
     """Groups of data of the user's model; what is held with ``fixed=`` is a constant."""
     import xarray as xr
 
-    groups = data_groups(fit)
+    groups = data_groups(fit, fit._labels)
     held = list(fit._engine.objective.tables.structure.fixed)
     if held:
         constants = fit.estimates[held].drop_attrs()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 NEEDS_MODEL = frozenset(
     {
-        "model", "bootstrap", "decode", "influence", "information_matrix_test", "predict", "profile",
-        "sample_posterior_predictive", "score", "score_test", "wald_test",
+        "model", "bootstrap", "decode", "influence", "information_matrix_test", "laplace", "predict", "profile",
+        "sample_posterior_predictive", "score", "score_test", "start_history", "wald_test",
     }
 )  # fmt: skip
 """What a :class:`pm_mlem.Fit` has and a saved one cannot have."""
@@ -277,6 +277,10 @@ class SavedFit:
 
         return summary_table(self, level, kind)
 
+    @property
+    def _summed_out(self) -> str:
+        return str(self._tree.attrs.get("summed_out", ""))
+
     def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
         return str(self._tree["note"][name].values[index])
 
@@ -293,6 +297,11 @@ class SavedFit:
         from pm_mlem.results.summary import html
 
         return html(self)
+
+    def __rich__(self):
+        from pm_mlem.results.summary import rich_display
+
+        return rich_display(self)
 
     # --- parts ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pm_mlem.results.labels import entry_names
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pm_mlem.graph.structure import ModelStructure
     from pm_mlem.results.fit import Fit
 
 LARGE = 100
@@ -67,14 +68,13 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("units", f"{fit.n_obs:g}"),
         ("AIC, BIC", f"{fit.aic:.2f}, {fit.bic:.2f}"),
     ]
-    if latents := latents_line(fit):
-        lines.append(("summed out", latents))
+    if fit._summed_out:
+        lines.append(("summed out", fit._summed_out))
     return [*lines, ("status", f"{fit.status}: {fit.message}")]
 
 
-def latents_line(fit: Fit) -> str:
+def latents_line(structure: ModelStructure) -> str:
     """The latents, with their shapes and states; those of a python loop together."""
-    structure = fit._engine.objective.tables.structure
     parts = []
     for vector in structure.vectors:
         items = [structure.latents[i] for i in vector.latents]

@@ -29,7 +29,7 @@ types: $(VENV)/.lint $(VENV)/.test
 	$(BIN)/pyright
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going $(ARGS) -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) .cache build dist docs/_build docs/api/generated docs/examples demo_output .pytest_cache .ruff_cache src/*.egg-info

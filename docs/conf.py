@@ -1,4 +1,4 @@
-"""Sphinx configuration. Notebooks and examples are executed at every build; warnings are errors."""
+"""Sphinx configuration. Notebooks and examples are executed unless `-t norun` is given; warnings are errors."""
 
 import warnings
 from importlib.metadata import version as installed_version
@@ -17,14 +17,16 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "gallery", "**sg_execution_times.rst"]
+exclude_patterns += [f"examples/*.{kind}" for kind in ("ipynb", "json", "py", "zip")]
 html_theme = "sphinx_book_theme"
 html_title = "pm_mlem"
 html_static_path = ["_static"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
+run = not tags.has("norun")  # noqa: F821  (Sphinx's own); `-t norun`: prose and references only
+nb_execution_mode = "force" if run else "off"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -41,7 +43,7 @@ sphinx_gallery_conf = {
     "filename_pattern": "/",
     "capture_repr": (),
     "within_subsection_order": "FileNameSortKey",
-    "plot_gallery": True,
+    "plot_gallery": run,
     "abort_on_example_error": True,
     "show_memory": False,
     "show_signature": False,

@@ -1,5 +1,6 @@
 # make demo        creates .venv, installs, fits Old Faithful and saves the figures (make demo ARGS=--no-mcmc: without NUTS)
-# make test        creates .venv, installs the test extras, runs the whole suite
+# make test        creates .venv, installs the test extras, runs the suite
+# make study       the tests that take long: studies, installations (marked slow)
 # make lint types docs clean
 
 PYTHON ?= python
@@ -13,13 +14,16 @@ export PYTENSOR_FLAGS := base_compiledir=$(CURDIR)/.cache/pytensor
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test study lint types docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m pm_mlem.demo $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --doctest-modules -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --doctest-modules -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+study: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

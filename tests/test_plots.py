@@ -135,7 +135,7 @@ def test_all_starts_have_a_history(faithful_fit):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_plot_convergence(faithful_fit, faithful_map, backend):
     pc = mlem.plot_convergence({"MLE": faithful_fit, "MAP": faithful_map}, backend=backend)
-    assert list(pc.viz["line"].data_vars) == ["objective", "distance to the best"]
+    assert list(pc.viz["line"].data_vars) == ["objective", "log10 of the distance to the best"]
     assert pc.viz["line"]["objective"].sizes == {"model": 2}
     assert pc.viz["starts"]["objective"].sizes == {"model": 2}
     assert "starts" not in mlem.plot_convergence(faithful_fit, starts=False, backend="none").viz.children
@@ -146,6 +146,9 @@ def test_plot_convergence_of_one_fit(faithful_fit):
     line = pc.viz["line"]["log-likelihood"].item()
     ydata = line.get_ydata()
     np.testing.assert_allclose(ydata[np.isfinite(ydata)], faithful_fit.history["log_likelihood"])
+    distance = pc.viz["line"]["log10 of the distance to the best"].item().get_ydata()
+    left = ydata[np.isfinite(ydata)].max() - ydata[0]
+    assert distance[0] == pytest.approx(np.log10(left))
     others = pc.viz["starts"]["log-likelihood"].item()
     assert len(others.get_segments()) == len(faithful_fit.starts) - 1
     with pytest.raises(TypeError, match="draws have no history"):

@@ -13,6 +13,7 @@ from arviz_plots.visuals import hist, line_xy, remove_ticks, scatter_xy, vline
 
 from pm_mlem.plots.density_plot import histogram
 from pm_mlem.plots.utils import (
+    GREY,
     AesByVisuals,
     Canvas,
     Visuals,
@@ -121,7 +122,7 @@ def plot_bootstrap(
         backend=backend, pc_kwargs=pc_kwargs,
     )  # fmt: skip
     canvas = Canvas(pc, visuals, aes_by_visuals)
-    canvas.draw("replicates", hist, xr.Dataset(bars), facecolor="C7", edgecolor="C7", alpha=0.4)
+    canvas.draw("replicates", hist, xr.Dataset(bars), facecolor=GREY, edgecolor=GREY, alpha=0.4)
     canvas.draw("estimate", vline, xr.Dataset(points), color="B1", width=1.5)
     if reference is not None:
         canvas.draw("reference", vline, xr.Dataset(marks), color="B1", linestyle="C1")

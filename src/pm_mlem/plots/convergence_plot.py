@@ -9,12 +9,13 @@ import arviz_plots as azp
 import numpy as np
 import xarray as xr
 from arviz_base.labels import BaseLabeller
-from arviz_plots.visuals import labelled_x, line_xy, multiple_lines, set_ylim, set_yscale
+from arviz_plots.visuals import labelled_x, line_xy, multiple_lines, set_ylim
 
 from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
 
 ELEMENTS = ("line", "starts", "title", "xlabel", "legend")
-GAP = "distance to the best"
+GAP = "log10 of the distance to the best"
+"""Its own logarithm: only matplotlib's axes of ArviZ have a logarithmic scale."""
 
 
 def plot_convergence(
@@ -73,7 +74,6 @@ def plot_convergence(
         canvas.draw("starts", multiple_lines, others, aes=["color"], x_dim="iteration", width=0.8, alpha=0.35)
     lines = kept.map(lambda a: points_xy(a["iteration"], a, a.dims, a.coords), keep_attrs=False)
     canvas.draw("line", line_xy, lines, aes=["color"], width=2.0)
-    pc.map(set_yscale, "yscale", data=kept[[GAP]], scale="log", ignore_aes="all", store_artist=False)
     clip(canvas, kept)
     canvas.title(kept, labeller)
     canvas.text("xlabel", labelled_x, kept, "iteration")
@@ -128,7 +128,7 @@ def curves(fits: Mapping[str, Any]) -> tuple[xr.Dataset, xr.Dataset]:
 
 def dataset(name: str, dims, value: np.ndarray, top: np.ndarray, coords) -> xr.Dataset:
     gap = np.maximum(top - value, 1e-12 * (1.0 + np.abs(top)))
-    return xr.Dataset({name: (dims, value), GAP: (dims, gap)}, coords=coords)
+    return xr.Dataset({name: (dims, value), GAP: (dims, np.log10(gap))}, coords=coords)
 
 
 def history_of(history: xr.Dataset) -> np.ndarray:

@@ -12,6 +12,7 @@ from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hist, labelled_x, labelled_y, line_xy, scatter_xy, set_xticks
 
 from pm_mlem.plots.utils import (
+    GREY,
     AesByVisuals,
     Canvas,
     Visuals,
@@ -147,7 +148,7 @@ def draw_columns(found: ObservedDensity, names, common, visuals, aes_by_visuals,
         data = data.assign_coords(state=list(map(str, found.states)))
     pc = panels(data, **common)
     canvas = Canvas(pc, visuals, aes_by_visuals)
-    canvas.draw("data", hist, xr.Dataset(bars), facecolor="C7", edgecolor="C7", alpha=0.4)
+    canvas.draw("data", hist, xr.Dataset(bars), facecolor=GREY, edgecolor=GREY, alpha=0.4)
     if found.states:
         canvas.draw("component", line_xy, data, aes=["color"], width=2.0)
     single = {"color": "C0", "width": 2.0} if not found.states else {"color": "B1", "linestyle": "C1", "width": 1.3}
@@ -178,7 +179,7 @@ def draw_pairs(found: ObservedDensity, names, common, visuals, aes_by_visuals, p
     aes, plain = (["color"], {}) if found.states else ([], {"color": "C0"})
     dots, heights = (d if found.states else d.isel(state=0) for d in (dots, heights.to_dataset(name=names[0])))
     canvas.draw(
-        "data", scatter_xy, dots, aes=aes, size=canvas.size(14), alpha=0.5, **({"color": "C7"} if plain else {})
+        "data", scatter_xy, dots, aes=aes, size=canvas.size(14), alpha=0.5, **({"color": GREY} if plain else {})
     )
     canvas.draw(
         "component" if found.states else "density", contours, heights, aes=aes, keep=False, probs=probs, **plain

@@ -12,7 +12,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hline, labelled_x, line_xy, scatter_xy
 
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
+from pm_mlem.plots.utils import GREY, AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
 
 ELEMENTS = ("stem", "point", "label", "zero", "title", "xlabel")
 DISTANCE = "cooks_distance"
@@ -102,7 +102,7 @@ def plot_influence(
         pc_kwargs=pc_kwargs,
     )  # fmt: skip
     canvas = Canvas(pc, visuals, aes_by_visuals)
-    canvas.draw("zero", hline, xr.Dataset({n: 0.0 for n in shown}), color="C7", width=0.8)
+    canvas.draw("zero", hline, xr.Dataset({n: 0.0 for n in shown}), color=GREY, width=0.8)
     canvas.draw("stem", line_xy, xr.Dataset(stems), color="C0", width=0.8, alpha=0.7)
     canvas.draw("point", scatter_xy, data, color="C0", size=canvas.size(10))
     canvas.draw("label", annotate_largest, data, keep=False, names=names, n_labels=n_labels, color="B1", size=9.0)

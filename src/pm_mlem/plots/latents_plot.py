@@ -14,7 +14,7 @@ from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, step_hist
 
 from pm_mlem.graph.units import units_of_elements
 from pm_mlem.plots.density_plot import histogram
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, listed, panels, points_xy, select
+from pm_mlem.plots.utils import GREY, AesByVisuals, Canvas, Visuals, check_elements, listed, panels, points_xy, select
 from pm_mlem.results.latents import observed_at
 
 ELEMENTS = (
@@ -214,7 +214,7 @@ def draw_by_value(fit, item: Chosen, common, visuals, aes_by_visuals):
 def draw_density(canvas: Canvas, data: xr.Dataset, x: np.ndarray) -> None:
     heights, edges = np.histogram(x, bins=min(40, max(10, len(x) // 12)), density=True)
     bars = histogram(heights, edges[:-1], edges[1:]).to_dataset(name="density")
-    canvas.draw("histogram", step_hist, bars, color="C7", alpha=0.6)
+    canvas.draw("histogram", step_hist, bars, color=GREY, alpha=0.6)
     canvas.draw("component", line_xy, data, aes=["color"])
     total = data.sum("state")
     total["density"].loc[{"plot_axis": "x"}] = data["density"].isel(state=0).sel(plot_axis="x")
@@ -232,7 +232,7 @@ def draw_by_state(fit, item: Chosen, common, visuals, aes_by_visuals):
     data = points_xy(x, item.probability.values.ravel(), ["state"]).to_dataset(name=item.label)
     pc = panels(data, width=7.5, height=2.6, col_wrap=1, **(common | {"aes": {}}))
     canvas = Canvas(pc, visuals, aes_by_visuals)
-    canvas.draw("series", line_xy, data, color="C7", alpha=0.5, width=0.8)
+    canvas.draw("series", line_xy, data, color=GREY, alpha=0.5, width=0.8)
     canvas.draw("probability", scatter_xy, data, color="C0", size=canvas.size(14))
     if not numbers:
         canvas.module.xticks(x, item.states, pc.get_target(item.label, {}))
@@ -273,7 +273,7 @@ def draw_by_position(fit, item: Chosen, common, visuals, aes_by_visuals):
     canvas = Canvas(pc, visuals, aes_by_visuals)
     if series is not None:
         whole = points_xy(x, series, [*others, "time"], coords).to_dataset(name=item.variable)
-        canvas.draw("series", line_xy, whole, color="C7", alpha=0.5, width=0.8)
+        canvas.draw("series", line_xy, whole, color=GREY, alpha=0.5, width=0.8)
         canvas.draw("observation", scatter_xy, data[[item.variable]], aes=["color"], size=canvas.size(10))
     if item.time is None:
         canvas.draw("probability", scatter_xy, data[[item.label]], aes=["color"], size=canvas.size(12))

@@ -109,6 +109,10 @@ def check_elements(elements: Collection[str], *given: Mapping[str, Any] | None) 
 # --- drawing ----------------------------------------------------------------------------------------------
 
 
+GREY = "#a0a0a0"
+"""What is neither a method nor a state; the colours of the cycles differ between backends."""
+
+
 @dataclass(frozen=True)
 class Canvas:
     """A plot collection and the wishes of the user about its visual elements.
@@ -164,8 +168,10 @@ class Canvas:
         return backend_module(self.collection)
 
     def size(self, points: float) -> float:
-        """The size of a marker, given as in matplotlib (an area)."""
-        return points if self.collection.backend == "matplotlib" else 1.6 * math.sqrt(points)
+        """The size of a marker, given as in matplotlib (an area): ArviZ takes it for a width in bokeh."""
+        if self.collection.backend == "bokeh":
+            return 1.6 * math.sqrt(points)
+        return 2.0 * points if self.collection.backend == "plotly" else points
 
 
 def panels(
@@ -202,6 +208,8 @@ def figure_kwargs(backend: str | None, columns: int, rows: int, width: float, he
     size = (width * columns, height * rows + 0.3)
     if name == "matplotlib":
         return {"figsize": size, "layout": "constrained"}
+    if name == "plotly":  # its margins are inside
+        size = (size[0] + 0.8, size[1] + 1.4)
     return {"figsize": (100.0 * size[0], 100.0 * size[1]), "figsize_units": "dots"}
 
 

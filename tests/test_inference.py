@@ -89,3 +89,12 @@ def test_sparse_directions_have_few_entries():
     found = sparse_directions(mixed, np.array([1.0, 1.0, 1.0, 1e6]))
     found = found[np.argsort(found[:, 2] != 0)] * np.array([1.0, -1.0, 1.0, 1e6])
     np.testing.assert_allclose(np.abs(found), [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]], atol=1e-9)
+
+
+def test_infinite_derivatives_have_no_standard_error():
+    """The odds of an event that never happens, exp(b) with b at infinity, in whatever arithmetic."""
+    known = observed(observed_information(-np.diag([4.0, 1.0]), held=np.array([[0.0, 1.0]])))
+    jacobian = np.array([[1.0, 0.0], [0.0, np.inf], [np.nan, 1.0]])
+    np.testing.assert_array_equal(delta_method(jacobian, known), [0.5, np.nan, np.nan])
+    covariance = delta_covariance(jacobian, known)
+    assert covariance[0, 0] == 0.25 and np.isnan(covariance[1:]).all() and np.isnan(covariance[:, 1:]).all()

@@ -89,8 +89,9 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
 
     *Sampler.* As ``pm.sample`` decides: nutpie where it is installed, PyMC's NUTS otherwise. nutpie is given the
     starts; it takes no metric from outside, but makes its first one of the gradients there. PyMC's NUTS is given the
-    starts and the inverse curvature as first metric, dense for up to 300 parameters, and adapts it. NumPyro and
-    BlackJAX are given the starts.
+    starts and the inverse curvature as first metric, dense for up to 300 parameters, and adapts it; its chains run one
+    after the other, because JAX's threads do not survive a fork (``cores=4, mp_ctx="spawn"`` runs them side by side, in
+    a script that is guarded by ``if __name__ == "__main__"``). NumPyro and BlackJAX are given the starts.
 
     *What is held* with ``fixed=`` is conditioned on: the posterior is that given the held values, single entries
     included.
@@ -126,7 +127,10 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
     rng = pm.util.get_random_generator(random_seed)
     model = conditioned(fit)
     check_names(fit, model, wanted, recover)
-    where = ""
+    where, sampler = "", kwargs.get("nuts_sampler") or chosen_sampler(kwargs)
+    kwargs["nuts_sampler"] = sampler
+    if sampler == "pymc":
+        kwargs.setdefault("cores", 1)  # JAX's threads do not survive a fork
     if kwargs.get("initvals") is None and kwargs.get("init", "auto") == "auto":
         kwargs, where = started(fit, model, kwargs, rng)
     tree = pm.sample(draws, model=model, random_seed=int(rng.integers(2**30)), **kwargs)
@@ -197,8 +201,7 @@ def started(fit: Fit, model: pm.Model, kwargs: dict[str, Any], rng) -> tuple[dic
     else:
         where = "at draws from the normal approximation of the posterior at its mode near the fit"
     kwargs = {**kwargs, "initvals": initial_values(fit, found.normal, rng)}
-    sampler = kwargs.get("nuts_sampler") or chosen_sampler(kwargs)
-    kwargs["nuts_sampler"] = sampler
+    sampler = kwargs["nuts_sampler"]
     if sampler == "nutpie":  # no jitter beside that of the starts
         kwargs["compile_kwargs"] = {"jitter_rvs": set(), **(kwargs.get("compile_kwargs") or {})}
     elif sampler == "pymc":

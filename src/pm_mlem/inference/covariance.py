@@ -129,30 +129,43 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
         estimates run away, or along no other than those that are held.
     """
     flat = jacobian.reshape(math.prod(jacobian.shape[:-1]), jacobian.shape[-1])
+    bad = unidentified(flat, covariance)
+    flat, _ = finite_rows(flat)
     variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
     errors = np.sqrt(np.maximum(variance, 0.0))
-    return np.where(unidentified(flat, covariance), np.nan, errors).reshape(jacobian.shape[:-1])
+    return np.where(bad, np.nan, errors).reshape(jacobian.shape[:-1])
 
 
 def delta_covariance(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     """Covariance matrix of functions of the parameters, (m, p) -> (m, m)."""
-    result = jacobian @ covariance.matrix @ jacobian.T
     bad = unidentified(jacobian, covariance)
+    jacobian, _ = finite_rows(jacobian)
+    result = jacobian @ covariance.matrix @ jacobian.T
     result[bad, :] = np.nan
     result[:, bad] = np.nan
     return result
 
 
 def unidentified(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
-    """Which rows of a Jacobian (m, p) reach into the null space or to infinity, or are all in the held directions."""
+    """Which rows of a Jacobian (m, p) reach into the null space or to infinity, or are all in the held directions.
+
+    Derivatives that are infinite are those of a function at infinity.
+    """
+    jacobian, finite = finite_rows(jacobian)
     length = np.linalg.norm(jacobian, axis=1)
     length = np.where(length > 0, length, 1.0)
     flat = np.linalg.norm(jacobian @ covariance.null, axis=1) > 1e-6 * length
-    flat |= changing(jacobian, covariance.away)
+    flat |= changing(jacobian, covariance.away) | ~finite
     if not covariance.held.shape[1]:
         return flat
     rest = np.linalg.norm(jacobian - jacobian @ covariance.held @ covariance.held.T, axis=1)
     return flat | ((rest <= 1e-6 * length) & np.any(jacobian != 0, axis=1))
+
+
+def finite_rows(jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A Jacobian (..., p) with zeros for rows that are not finite, and which rows are."""
+    finite = np.all(np.isfinite(jacobian), axis=-1)
+    return np.where(finite[..., None], jacobian, 0.0), finite
 
 
 def changing(jacobian: np.ndarray, away: np.ndarray) -> np.ndarray:

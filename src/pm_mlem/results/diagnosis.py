@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pm_mlem.graph.held import HeldSimplex
+from pm_mlem.inference.covariance import finite_rows
 from pm_mlem.inference.information import Information, observed_information, sparse_directions
 from pm_mlem.objective.objective import Objective
 from pm_mlem.objective.space import ParameterSpace
@@ -71,6 +72,7 @@ class Diagnosis:
 
     def leans(self, jacobian: np.ndarray) -> np.ndarray:
         """Which functions (..., p) would change with an entry that is on the boundary."""
+        jacobian, _ = finite_rows(jacobian)
         size = np.linalg.norm(jacobian, axis=-1)
         return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
 

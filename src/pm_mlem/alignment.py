@@ -75,7 +75,7 @@ def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr
     >>> import numpy as np, pymc as pm, pm_mlem as mlem
     >>> with pm.Model(coords={"kind": ["low", "high"]}) as model:
     ...     mu = pm.Normal("mu", 0, 5, dims="kind", initval=[-2.0, 2.0])
-    ...     pm.NormalMixture("y", [0.5, 0.5], mu, 1.0, observed=[-2.1, -1.9, -2.0, 2.2, 1.8])
+    ...     y = pm.NormalMixture("y", [0.5, 0.5], mu, 1.0, observed=[-2.1, -1.9, -2.0, 2.2, 1.8])
     >>> fit = mlem.fit(model, random_seed=1, progressbar=False)
     >>> tree = fit.to_datatree(draws=10, chains=1, random_seed=1)
     >>> tree["posterior"]["mu"] = -tree["posterior"]["mu"]  # "low" and "high" confused

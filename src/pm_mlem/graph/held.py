@@ -127,6 +127,7 @@ class HeldEntries(Transform):
 
     base: object | None
     held: np.ndarray
+    ndim_supp = 0
 
     @property
     def name(self) -> str:
@@ -172,6 +173,7 @@ class HeldSimplex(Transform):
     """
 
     held: np.ndarray
+    ndim_supp = 1
     name = SimplexTransform.name
 
     @cached_property

@@ -36,7 +36,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going $(ARGS) -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .cache build dist docs/_build docs/api/generated docs/examples demo_output .pytest_cache .ruff_cache src/*.egg-info
+	rm -rf $(VENV) .cache build dist docs/_build docs/api/generated docs/examples demo_output .pytest_cache .ruff_cache docs/notebooks *.egg-info
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -27,14 +27,14 @@ def test_code_blocks_run_in_order(name, tmp_path, monkeypatch, capsys):
         exec(compile(block, name, "exec"), namespace)
 
 
-NOTEBOOKS = sorted(p.name for p in (ROOT / "docs" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_run(name, tmp_path, monkeypatch, capsys):
-    shutil.copytree(ROOT / "docs" / "notebooks" / "data", tmp_path / "data")
+    shutil.copytree(ROOT / "notebooks" / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    cells = json.loads((ROOT / "docs" / "notebooks" / name).read_text())["cells"]
+    cells = json.loads((ROOT / "notebooks" / name).read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert code
     namespace = {}

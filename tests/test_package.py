@@ -39,7 +39,7 @@ def test_what_the_package_imports_is_among_its_dependencies():
     def names(lines):
         return {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines}
 
-    used = {parts_of_arviz.get(m, m) for path in (ROOT / "src").rglob("*.py") for m in imported(path)}
+    used = {parts_of_arviz.get(m, m) for path in (ROOT / "pm_mlem").rglob("*.py") for m in imported(path)}
     assert used - optional <= names(project["dependencies"])
     assert optional <= names(extras)
 

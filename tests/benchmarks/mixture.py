@@ -1,6 +1,6 @@
 """Value and gradient of a univariate Normal mixture: pm_mlem and ``pymc_extras.marginalize`` with each backend.
 
-``python benchmarks/mixture.py``; N = 20,000 observations, K = 3 components, the same point for all, CPU time.
+``python tests/benchmarks/mixture.py``; N = 20,000 observations, K = 3 components, the same point for all, CPU time.
 """
 
 import importlib

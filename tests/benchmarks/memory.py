@@ -1,6 +1,6 @@
 """CPU time and resident memory as the data grow: a univariate Normal mixture with K = 10 components.
 
-``python benchmarks/memory.py``; every figure is from a process of its own. The peak includes that of the imports.
+``python tests/benchmarks/memory.py``; every figure is from a process of its own. The peak includes that of the imports.
 """
 
 import json

@@ -1,7 +1,7 @@
 """How often 95 % intervals hold the value that made the data: Wald and profile intervals on eight models.
 
-    python benchmarks/coverage.py                       # all models, 1,000 data sets each
-    python benchmarks/coverage.py hmm zip --sets 200    # some of them, fewer
+    python tests/benchmarks/coverage.py                       # all models, 1,000 data sets each
+    python tests/benchmarks/coverage.py hmm zip --sets 200    # some of them, fewer
 
 Every model is compiled once; data sets are drawn with NumPy from the parameters below and refitted from there. Fits
 that do not converge are counted, not hidden, and so are intervals that do not exist.

@@ -1,6 +1,6 @@
 """Effective draws per second: mlem.sample, NUTS on the marginal model, and what PyMC does with the model as it is.
 
-Run ``python benchmarks/sampling.py``; every row is a process of its own with fixed seeds.
+Run ``python tests/benchmarks/sampling.py``; every row is a process of its own with fixed seeds.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Maximum likelihood, MAP and EM for unmodified PyMC models, beside their posteriors in ArviZ."""
 
-from pm_mlem.alignment import align
+from pm_mlem.align import align
 from pm_mlem.compare import compare
 from pm_mlem.em_steps import EMStep, em_steps
 from pm_mlem.errors import LocalOptimaWarning, NotIdentifiedError, UnsupportedModelError

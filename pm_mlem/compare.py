@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from pm_mlem.results.align import Alignment
+    from pm_mlem.estimate.alignment import Alignment
     from pm_mlem.results.comparison import Comparison
     from pm_mlem.results.fit import Fit
     from pm_mlem.results.reported import Statistics
@@ -158,9 +158,9 @@ def latents_of(results: Mapping[str, Any]) -> tuple[str, ...]:
 
 def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str]]:
     """A result with its states in the order of a fit, and notes on what was done."""
-    from pm_mlem.alignment import align, check_order, flat_draws
+    from pm_mlem.align import align, check_order, flat_draws
     from pm_mlem.errors import NotIdentifiedError
-    from pm_mlem.results.align import align as match
+    from pm_mlem.estimate.alignment import align as match
     from pm_mlem.results.reported import is_fit
 
     posterior = item.estimates.expand_dims(chain=1, draw=1) if is_fit(item) else item["posterior"].to_dataset()

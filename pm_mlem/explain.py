@@ -70,8 +70,8 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
         As :func:`pm_mlem.fit`.
     """
     from pm_mlem.fit import current_model
-    from pm_mlem.graph.dims import plain
     from pm_mlem.graph.read import read
+    from pm_mlem.graph.roles.dims import plain
 
     model = current_model(model)
     tables = read(model, with_prior=False, latents=latents or ())
@@ -88,7 +88,7 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
 
 def roles(model: pm.Model, structure):
     """One entry for each named variable, in the order of declaration."""
-    from pm_mlem.graph.structure import distribution_name
+    from pm_mlem.graph.roles.structure import distribution_name
 
     latents = {item.name: item for item in structure.latents}
     components = {item.mixture: item for item in structure.latents}
@@ -116,7 +116,7 @@ def roles(model: pm.Model, structure):
 
 def latent_text(item) -> str:
     """The states of a latent and how its entries are enumerated."""
-    from pm_mlem.graph.counts import NEGLIGIBLE
+    from pm_mlem.graph.tables.counts import NEGLIGIBLE
 
     text = f"{math.prod(item.shape)} element(s) with {item.states} states"
     if item.cut:
@@ -145,7 +145,7 @@ def gathered(roles: Iterable[Role]) -> Iterator[Role]:
 
 def describe(step, structure) -> str:
     """One step of the elimination in words."""
-    from pm_mlem.graph.structure import distribution_name
+    from pm_mlem.graph.roles.structure import distribution_name
 
     items = {item.name: item for item in structure.latents}
     known = [items[n] for n in step.latents if n in items]

@@ -18,8 +18,8 @@ from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart, 
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
+    from pm_mlem.objective.collapse import Guard
     from pm_mlem.objective.engine import Engine
-    from pm_mlem.objective.guards import Guard
     from pm_mlem.objective.m_step import Restraint
     from pm_mlem.results.fit import Fit
 
@@ -123,11 +123,11 @@ def fit(
     if quadrature is not None:
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
+    from pm_mlem.estimate.notes import without_bound
+    from pm_mlem.objective.collapse import Guard
     from pm_mlem.objective.engine import engine_for
-    from pm_mlem.objective.guards import Guard
     from pm_mlem.objective.weights import unit_weights
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.notes import without_bound
 
     build = partial(
         engine_for,
@@ -330,8 +330,8 @@ def start_points(
 
 def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
     """Sentences about what is peculiar at the optimum."""
-    from pm_mlem.results.diagnosis import diagnose
-    from pm_mlem.results.notes import kink_notes, optimum_notes, restraint_notes
+    from pm_mlem.estimate.diagnosis import diagnose
+    from pm_mlem.estimate.notes import kink_notes, optimum_notes, restraint_notes
 
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []

@@ -10,9 +10,9 @@ import numpy as np
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:
+    from pm_mlem.estimate.refits import Refitter
     from pm_mlem.inference.hypotheses import HypothesisTest
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.refits import Refitter
 
 STARTS = 5
 """Starts of the alternative in every bootstrap replicate."""
@@ -80,7 +80,7 @@ def likelihood_ratio_test(
     Likelihood-ratio test: statistic 4.027, df 1, p-value 0.04477
     """
     from pm_mlem.inference.hypotheses import HypothesisTest, chi_square_tail
-    from pm_mlem.results.testing import check_pair, flat, is_restriction, on_boundary, without_reference
+    from pm_mlem.results.hypothesis_tests import check_pair, flat, is_restriction, on_boundary, without_reference
 
     check_pair(null, alternative)
     statistic = max(2.0 * (alternative.log_likelihood - null.log_likelihood), 0.0)
@@ -131,9 +131,9 @@ def replicates(
     null: Fit, alternative: Fit, count: int, starts: int, random_seed: int | None, progressbar: bool
 ) -> tuple[np.ndarray, int]:
     """Statistics of data drawn from the null fit, and how many could not be had."""
+    from pm_mlem.estimate.refits import Refitter, replaceable
+    from pm_mlem.estimate.simulate import simulator
     from pm_mlem.fit import start_points
-    from pm_mlem.results.refits import Refitter, replaceable
-    from pm_mlem.results.simulate import simulator
 
     if not np.all(null._weights == 1.0):
         raise ValueError("bootstrap= draws as many observations as there are; it cannot be used with weights.")

@@ -72,9 +72,9 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     array([-3.418, -3.417, -3.529])
     """
     from pm_mlem.fit import current_model
-    from pm_mlem.graph.dims import plain
-    from pm_mlem.graph.marginal_model import marginal_model
+    from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
+    from pm_mlem.graph.roles.dims import plain
 
     model = plain(current_model(model))
     return marginal_model(model, read(model, with_prior=False, latents=latents or ()))

@@ -13,7 +13,7 @@ import pymc as pm
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pm_mlem.inference.laplace import Normal
+    from pm_mlem.inference.normal import Normal
     from pm_mlem.results.fit import Fit
 
 log = logging.getLogger("pymc")
@@ -115,8 +115,8 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
     >>> tree["posterior"]["z"].sizes["z_dim_0"]
     30
     """
+    from pm_mlem.estimate.posterior_mode import check_posterior
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.posterior_mode import check_posterior
 
     if not isinstance(fit, Fit):
         raise TypeError(f"fit must be what mlem.fit returns, not {type(fit).__name__}: mlem.sample(mlem.fit(model)).")
@@ -167,9 +167,9 @@ def check_names(fit: Fit, model: pm.Model, wanted, recover: bool) -> None:
     ------
     ValueError
     """
-    from pm_mlem.results.labels import unknown
+    from pm_mlem.estimate.labels import unknown
 
-    latents = list(fit._engine.report.latent_names) if recover else []
+    latents = list(fit._engine.readout.latent_names) if recover else []
     derived = fit.model.deterministics if recover else model.deterministics
     known = list(dict.fromkeys([*[v.name for v in model.free_RVs], *latents, *[v.name for v in derived]]))
     for name in wanted or ():
@@ -182,7 +182,7 @@ def check_names(fit: Fit, model: pm.Model, wanted, recover: bool) -> None:
 
 def conditioned(fit: Fit) -> pm.Model:
     """The model without its latents, given what the fit holds."""
-    from pm_mlem.graph.marginal_model import marginal_model
+    from pm_mlem.graph.marginal.model import marginal_model
 
     tables = fit._engine.objective.tables
     model = marginal_model(fit.model, tables)

@@ -102,7 +102,7 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
     import pandas as pd
 
     from pm_mlem.fit import check_choice, fit
-    from pm_mlem.results.testing import check_same_data
+    from pm_mlem.results.hypothesis_tests import check_same_data
 
     check_choice(criterion, CRITERIA, "criterion")
     if not callable(build) or not isinstance(grid, Iterable):

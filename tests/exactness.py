@@ -12,8 +12,8 @@ from pytensor.graph.replace import graph_replace
 from brute_force import Exact, enumerate_exactly
 from grammar import Built
 from pm_mlem.graph.read import read
-from pm_mlem.graph.structure import ModelStructure
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.roles.structure import ModelStructure
+from pm_mlem.graph.tables.model_tables import ModelTables
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 

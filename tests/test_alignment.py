@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import pm_mlem as mlem
-from pm_mlem.results.align import distances, numbered
+from pm_mlem.estimate.alignment import distances, numbered
 
 RNG = np.random.default_rng(4)
 DATA = np.r_[RNG.normal(-2, 0.5, 25), RNG.normal(1, 0.7, 35)]
@@ -145,7 +145,7 @@ def test_numbered_names():
 
 
 def test_distances_count_standard_errors(fit):
-    from pm_mlem.results.align import Symmetry
+    from pm_mlem.estimate.alignment import Symmetry
 
     draws = {n: fit.estimates[n].values[None] for n in ("w", "mu")}
     draws["mu"] = draws["mu"] + fit.standard_errors()["mu"].values.mean()

@@ -10,9 +10,9 @@ import pytest
 import pm_mlem
 
 ROOT = Path(pm_mlem.__file__).parent
-ROOMS = ["graph", "objective", "optimize", "inference", "results", "plots"]
+ROOMS = ["graph", "objective", "optimize", "inference", "estimate", "results", "plots"]
 NEUTRAL = {"errors", "progress"}
-ABOVE = {"alignment", "compare", "demo", "em_steps", "explain", "fit", "likelihood_ratio", "marginalize"}
+ABOVE = {"align", "compare", "demo", "em_steps", "explain", "fit", "likelihood_ratio", "marginalize"}
 ABOVE |= {"sample", "select"}
 
 

@@ -10,12 +10,12 @@ from scipy import stats
 
 import pm_mlem as mlem
 from pm_mlem.demo import old_faithful, waiting_times
+from pm_mlem.estimate import refits
+from pm_mlem.estimate.alignment import align, assign
+from pm_mlem.estimate.simulate import simulate
 from pm_mlem.inference.resampling import acceleration_of, bayesian_weights, bca, case_weights
 from pm_mlem.results import bootstrap as bootstrapping
-from pm_mlem.results import refits
-from pm_mlem.results.align import align, assign
 from pm_mlem.results.bootstrap import in_order
-from pm_mlem.results.simulate import simulate
 
 RNG = np.random.default_rng(8)
 SKEWED = RNG.exponential(2.0, size=40)

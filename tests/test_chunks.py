@@ -9,13 +9,13 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.graph.rows import row_tables
+from pm_mlem.graph.tables.rows import row_tables
 from pm_mlem.objective import chunks
 from pm_mlem.objective.chunks import build_chunks
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map, plan_of
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.report import build_report
+from pm_mlem.objective.readout import build_readout
 from structures import markov
 
 N = 103
@@ -189,7 +189,7 @@ def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
 def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
     whole, u, weights = problem(define)
     cut = in_chunks(whole, 17)
-    expected, found = build_report(whole), build_report(cut)
+    expected, found = build_readout(whole), build_readout(cut)
     assert found.rows is not None
     for a, b in zip(*[jax.tree.leaves(r.evaluate(u, whole.data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)

@@ -34,7 +34,7 @@ def test_the_e_step_at_the_mode_reads_one_configuration(name):
     engine, u = problem(model)
     objective = engine.objective
     theta, weights = objective.space.constrain(u), np.ones(objective.n_units)
-    best = float(engine.report.decode(u, objective.data)[1].sum())
+    best = float(engine.readout.decode(u, objective.data)[1].sum())
 
     value, posterior = objective.decoded(theta, weights, objective.data)
     assert float(value) == pytest.approx(best, abs=1e-9)
@@ -178,10 +178,10 @@ DRAWN = [
 
 def draws_of(engine, u):
     """Independent draws of all latents: {name: (draws, *shape)}."""
-    report, data = engine.report, engine.objective.data
+    readout, data = engine.readout, engine.objective.data
     keys = jax.random.split(jax.random.key(5), DRAWS)
-    states = jax.jit(jax.vmap(lambda key: report.configuration("sample", u, data, key)[0]))(keys)
-    return dict(zip(report.latent_names, map(np.asarray, states), strict=True))
+    states = jax.jit(jax.vmap(lambda key: readout.configuration("sample", u, data, key)[0]))(keys)
+    return dict(zip(readout.latent_names, map(np.asarray, states), strict=True))
 
 
 def check_frequencies(found, configurations, probabilities):

@@ -8,8 +8,8 @@ import pytensor.tensor as pt
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.graph.labelled import independent_units, known_labels
 from pm_mlem.graph.read import read
+from pm_mlem.graph.tables.known_labels import independent_units, known_labels
 from structures import STRUCTURES
 
 N = 40

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import pm_mlem as mlem
-from pm_mlem.inference.laplace import normal_at
+from pm_mlem.inference.normal import normal_at
 
 COUNTS = np.repeat([1, 0], [6, 4])
 

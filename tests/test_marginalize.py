@@ -13,9 +13,9 @@ from pytensor.compile.mode import Mode
 
 import pm_mlem as mlem
 from brute_force import enumerate_latents
-from pm_mlem.graph.numba_ops import layout_of
-from pm_mlem.graph.ops import WindowLogZ
-from pm_mlem.graph.recursion import Window
+from pm_mlem.graph.ops.numba import layout_of
+from pm_mlem.graph.ops.operations import WindowLogZ
+from pm_mlem.graph.ops.recursion import Window
 from test_structures import SINGLE, build
 
 PLAIN = Mode("py", None)

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 import pm_mlem as mlem
-from pm_mlem.results.densities import observed_density
+from pm_mlem.estimate.observed_density import observed_density
 
 BACKENDS = ["matplotlib", "plotly", "bokeh", "none"]
 

@@ -8,8 +8,8 @@ from scipy.stats import binom, norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
-from pm_mlem.results import predictive
-from pm_mlem.results.simulate import sampler
+from pm_mlem.estimate.simulate import sampler
+from pm_mlem.results import posterior_predictive as predictive
 
 RNG = np.random.default_rng(2)
 Y = RNG.normal(3.0, 2.0, size=8)

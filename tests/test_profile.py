@@ -8,8 +8,8 @@ from scipy.special import expit
 from scipy.stats import chi2, norm
 
 import pm_mlem as mlem
+from pm_mlem.estimate.profile_scales import Profiles
 from pm_mlem.inference.profile import Profile, find_peak
-from pm_mlem.results.profiles import Profiles
 
 RNG = np.random.default_rng(8)
 DROP = chi2.ppf(0.95, 1) / 2

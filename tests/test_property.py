@@ -16,7 +16,7 @@ from brute_force import enumerate_exactly
 from exactness import check
 from grammar import build, programs, write_program
 from pm_mlem.graph.read import read
-from pm_mlem.graph.tabulate import check_informed
+from pm_mlem.graph.tables.tabulate import check_informed
 from pm_mlem.objective.engine import engine_for
 
 pytest.importorskip("pymc_extras")
@@ -101,10 +101,10 @@ def test_lowered_to_jax(number):
     slope = sum(float(np.sum(exact.gradient[name] * t)) for name, t in zip(space.names, tangent, strict=True))
     assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-7, abs=1e-7)
 
-    found = dict(zip(engine.report.latent_names, engine.report.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
     for item in objective.tables.structure.latents:
         np.testing.assert_allclose(found[item.name], exact.posterior(item.name, item.lower, item.states), atol=1e-8)
-    means = dict(zip(engine.report.names, engine.report.estimands(u, objective.data), strict=True))
+    means = dict(zip(engine.readout.names, engine.readout.estimands(u, objective.data), strict=True))
     for name in {d.name for d in objective.tables.derived}:
         np.testing.assert_allclose(means[name], exact.mean(name), rtol=1e-8, atol=1e-8)
 

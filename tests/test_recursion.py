@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-import pm_mlem.objective.lower  # noqa: F401  (JAX in double precision)
-from pm_mlem.graph.recursion import Window, run_backward, run_forward
-from pm_mlem.objective.kernels import window_log_z
+import pm_mlem.objective.lowering.lower  # noqa: F401  (JAX in double precision)
+from pm_mlem.graph.ops.recursion import Window, run_backward, run_forward
+from pm_mlem.objective.lowering.kernels import window_log_z
 
 K, STEPS = 3, 4
 LENGTHS = np.array([4, 2])

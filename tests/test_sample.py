@@ -16,7 +16,7 @@ from scipy.stats import beta, norm
 
 import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
-from pm_mlem.objective.posterior import LogPosterior
+from pm_mlem.objective.log_posterior import LogPosterior
 from pm_mlem.results.recovery import recover
 from pm_mlem.sample import conditioned, in_order
 
@@ -114,7 +114,7 @@ def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
 
 def test_a_held_probability_keeps_the_jacobian_of_the_others():
     """Numerical derivative of the free entries but the last against the transform's own determinant."""
-    from pm_mlem.graph.held import HeldSimplex
+    from pm_mlem.graph.roles.held import HeldSimplex
 
     transform = HeldSimplex(np.array([[0.3, np.nan, np.nan, np.nan], [np.nan] * 4, [0.1, 0.2, 0.3, 0.4]]))
     u, step = np.random.default_rng(0).normal(size=5), 1e-6
@@ -337,7 +337,7 @@ def test_a_posterior_without_a_mode_is_sampled_from_the_fit_and_said_so():
 
 
 def test_a_degenerate_fit_starts_at_the_initial_point_of_the_model():
-    from pm_mlem.results.posterior_mode import inside
+    from pm_mlem.estimate.posterior_mode import inside
 
     with pm.Model() as model:
         pm.Normal("y", 0, pm.HalfNormal("s"), observed=[0.0, 0.0])

@@ -9,7 +9,7 @@ import pytest
 from pymc.dims.distributions.transforms import DimTransform
 
 import pm_mlem as mlem
-from pm_mlem.graph.dims import plain
+from pm_mlem.graph.roles.dims import plain
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=30)

@@ -5,7 +5,7 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.graph.transforms import prior_sampler
+from pm_mlem.graph.roles.transforms import prior_sampler
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.starts import (
     CLUSTERS,

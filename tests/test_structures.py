@@ -43,16 +43,16 @@ def test_equal_to_enumeration(name):
     slope = (ends[0] - ends[1]) / (2 * step)
     assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
-    found = dict(zip(engine.report.latent_names, engine.report.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
     for latent, probabilities in expected.probabilities.items():
         np.testing.assert_allclose(
             np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
         )
 
-    states, units = engine.report.decode(u, objective.data)
+    states, units = engine.readout.decode(u, objective.data)
     best = expected.log_likelihood + np.log(np.max(expected.weights))
     assert float(units.sum()) == pytest.approx(best, abs=1e-6 if name in SINGLE else 1e-8)
-    decoded = dict(zip(engine.report.latent_names, map(np.asarray, states), strict=True))
+    decoded = dict(zip(engine.readout.latent_names, map(np.asarray, states), strict=True))
     [place] = [
         i for i, c in enumerate(expected.configurations) if all(np.array_equal(c[n], decoded[n]) for n in decoded)
     ]

@@ -7,11 +7,11 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.graph import tabulate
 from pm_mlem.graph.elimination import plates
 from pm_mlem.graph.lift import rules_indexing
 from pm_mlem.graph.read import read
-from pm_mlem.graph.transforms import initial_values
+from pm_mlem.graph.roles.transforms import initial_values
+from pm_mlem.graph.tables import tabulate
 from pm_mlem.objective import objective
 from pm_mlem.objective.verify import verify_plan
 from structures import STRUCTURES

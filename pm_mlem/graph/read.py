@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import pymc as pm
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.counts import Bounds, at_initial_point
-from pm_mlem.graph.dims import plain
-from pm_mlem.graph.joint import Joined, widen
-from pm_mlem.graph.structure import analyse
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.tabulate import tabulate
+from pm_mlem.graph.roles.dims import plain
+from pm_mlem.graph.roles.structure import analyse
+from pm_mlem.graph.tables.counts import Bounds, at_initial_point
+from pm_mlem.graph.tables.joint import Joined, widen
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.graph.tables.tabulate import tabulate
 
 
 def read(
@@ -33,8 +33,8 @@ def read(
 
     Parameters
     ----------
-    model, latents, fixed, unknown, means, replaceable : as in :func:`~pm_mlem.graph.structure.analyse`
-    with_prior : as in :func:`~pm_mlem.graph.tabulate.tabulate`
+    model, latents, fixed, unknown, means, replaceable : as in :func:`~pm_mlem.graph.roles.structure.analyse`
+    with_prior : as in :func:`~pm_mlem.graph.tables.tabulate.tabulate`
     bounds : largest states of counts without an upper bound, as far as they are known
 
     Raises

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from pytensor.graph.basic import Variable
 
 from pm_mlem.graph.elimination import Elimination
-from pm_mlem.graph.rows import Place, Rows, RowTables, row_tables
-from pm_mlem.graph.semirings import Semiring, choosing
-from pm_mlem.graph.tables import ModelTables, Probe
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.ops.semirings import Semiring, choosing
+from pm_mlem.graph.tables.model_tables import ModelTables, Probe
+from pm_mlem.graph.tables.rows import Place, Rows, RowTables, row_tables
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.weights import product
 
 CHUNK = 2**14

@@ -15,15 +15,15 @@ import pymc as pm
 from pytensor import function
 from pytensor.compile.sharedvalue import SharedVariable
 
-from pm_mlem.graph.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
-from pm_mlem.graph.held import as_array
 from pm_mlem.graph.read import read
-from pm_mlem.graph.structure import PLAIN
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.tabulate import check_informed
-from pm_mlem.graph.transforms import initial_values
-from pm_mlem.objective.guards import Inspector
-from pm_mlem.objective.lower import Backend, NotLowered
+from pm_mlem.graph.roles.held import as_array
+from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.roles.transforms import initial_values
+from pm_mlem.graph.tables.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.graph.tables.tabulate import check_informed
+from pm_mlem.objective.collapse import Inspector
+from pm_mlem.objective.lowering.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import (
     MStepPlan,
     Restraint,
@@ -38,7 +38,7 @@ from pm_mlem.objective.m_step import (
     tempered_map,
 )
 from pm_mlem.objective.objective import Estimator, Objective, build_objective
-from pm_mlem.objective.report import Report, build_report
+from pm_mlem.objective.readout import Readout, build_readout
 from pm_mlem.objective.verify import verify_objective, verify_plan
 
 
@@ -88,8 +88,8 @@ class Engine:
         self.verified.add(name)
 
     @cached_property
-    def report(self) -> Report:
-        return build_report(self.objective)
+    def readout(self) -> Readout:
+        return build_readout(self.objective)
 
     def neglected(self, u: np.ndarray) -> dict[str, float]:
         """For each count without an upper bound how much probability the enumeration leaves out at a point."""
@@ -97,7 +97,7 @@ class Engine:
         if not counts(tables):
             return {}
         above = tails(tables, list(self.objective.space.values(u).values()))
-        posterior = dict(zip(self.report.latent_names, self.report.latents(u, data), strict=True))
+        posterior = dict(zip(self.readout.latent_names, self.readout.latents(u, data), strict=True))
         pressing = edges(tables, posterior)
         return {name: max(above[name], pressing[name]) for name in above}
 

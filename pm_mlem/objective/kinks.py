@@ -17,9 +17,9 @@ from pytensor.graph.traversal import ancestors
 from pytensor.scalar.basic import Abs, Sign
 from pytensor.tensor.elemwise import Elemwise
 
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.tabulate import dependencies
-from pm_mlem.objective.lower import Backend, lower
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.graph.tables.tabulate import dependencies
+from pm_mlem.objective.lowering.lower import Backend, lower
 
 ON_IT = 1e-6
 """A prior is on its kink where the absolute value is smaller than this."""

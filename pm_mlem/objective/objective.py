@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.semirings import Semiring, choosing
-from pm_mlem.graph.tables import ModelTables, Probe
+from pm_mlem.graph.ops.semirings import Semiring, choosing
+from pm_mlem.graph.tables.model_tables import ModelTables, Probe
 from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, joined, row_sums
 from pm_mlem.objective.kinks import Kinks, find_kinks
-from pm_mlem.objective.lower import Backend, NotLowered, lower
+from pm_mlem.objective.lowering.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
 
@@ -197,7 +197,7 @@ class Objective:
         """(density arrays, latents' probes, data[, data of a key]) -> the sums over the latents, see ``unit_of_sum``.
 
         Their gradient by the density arrays and by the probes is the indicator of one configuration of the latents
-        (see :mod:`pm_mlem.graph.semirings`).
+        (see :mod:`pm_mlem.graph.ops.semirings`).
         """
         return self.most_probable if semiring == "max" else self.drawn
 

@@ -10,10 +10,10 @@ import numpy as np
 from pytensor import function
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.structure import PLAIN, ModelStructure, Parameter
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.transforms import constraining, initial_point, unconstraining
-from pm_mlem.objective.lower import Backend, lower
+from pm_mlem.graph.roles.structure import PLAIN, ModelStructure, Parameter
+from pm_mlem.graph.roles.transforms import constraining, initial_point, unconstraining
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.objective.lowering.lower import Backend, lower
 
 SMALLEST = 1e-100
 """What takes the place of a 0 on the boundary."""

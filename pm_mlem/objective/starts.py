@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.factors import Factor
-from pm_mlem.graph.tables import DensityTerm
-from pm_mlem.graph.transforms import prior_sampler
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.elimination.factors import Factor
+from pm_mlem.graph.roles.transforms import prior_sampler
+from pm_mlem.graph.tables.model_tables import DensityTerm
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.objective import Objective
 
 PURITY = (0.7, 0.95)

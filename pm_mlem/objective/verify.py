@@ -23,10 +23,10 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.densities import log_density, unscaled
 from pm_mlem.graph.lift import Lifted
-from pm_mlem.graph.structure import PLAIN, ModelStructure
-from pm_mlem.graph.tables import DensityTerm, ModelTables
+from pm_mlem.graph.roles.densities import log_density, unscaled
+from pm_mlem.graph.roles.structure import PLAIN, ModelStructure
+from pm_mlem.graph.tables.model_tables import DensityTerm, ModelTables
 
 IMPOSSIBLE = -1e8
 TRIES = 3

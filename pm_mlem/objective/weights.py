@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.tables.model_tables import ModelTables
 
 
 def unit_weights(tables: ModelTables, weights) -> np.ndarray:

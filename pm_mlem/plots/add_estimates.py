@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots.plot_collection import backend_from_object
 
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, listed, select
+from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, listed, select
 
 ELEMENTS = ("estimate", "interval")
 

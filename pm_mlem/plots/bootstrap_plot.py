@@ -11,8 +11,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import hist, line_xy, remove_ticks, scatter_xy, vline
 
-from pm_mlem.plots.density_plot import histogram
-from pm_mlem.plots.utils import (
+from pm_mlem.plots.canvas import (
     GREY,
     AesByVisuals,
     Canvas,
@@ -25,6 +24,7 @@ from pm_mlem.plots.utils import (
     reference_of,
     select,
 )
+from pm_mlem.plots.density_plot import histogram
 from pm_mlem.results.bootstrap import Bootstrap
 from pm_mlem.results.summary import listed as shown_variables
 

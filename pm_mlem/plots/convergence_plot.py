@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, line_xy, multiple_lines, set_ylim
 
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
+from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
 
 ELEMENTS = ("line", "starts", "title", "xlabel", "legend")
 GAP = "log10 of the distance to the best"

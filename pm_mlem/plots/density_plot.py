@@ -11,7 +11,8 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hist, labelled_x, labelled_y, line_xy, scatter_xy, set_xticks
 
-from pm_mlem.plots.utils import (
+from pm_mlem.estimate.observed_density import ObservedDensity, observed_density
+from pm_mlem.plots.canvas import (
     GREY,
     AesByVisuals,
     Canvas,
@@ -21,7 +22,6 @@ from pm_mlem.plots.utils import (
     panels,
     points_xy,
 )
-from pm_mlem.results.densities import ObservedDensity, observed_density
 
 ELEMENTS = ("data", "component", "density", "mass", "title", "xlabel", "ylabel", "legend")
 MOST_INTEGERS = 200

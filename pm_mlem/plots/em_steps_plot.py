@@ -13,7 +13,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim, set_ylim
 
-from pm_mlem.plots.utils import (
+from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
     Visuals,

@@ -12,7 +12,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import line_x, line_xy, scatter_x
 
 from pm_mlem.compare import as_mapping, datasets
-from pm_mlem.plots.utils import (
+from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
     Visuals,

@@ -12,7 +12,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hline, labelled_x, line_xy, scatter_xy
 
-from pm_mlem.plots.utils import GREY, AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
+from pm_mlem.plots.canvas import GREY, AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
 
 ELEMENTS = ("stem", "point", "label", "zero", "title", "xlabel")
 DISTANCE = "cooks_distance"

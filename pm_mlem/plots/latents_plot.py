@@ -12,9 +12,9 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, step_hist
 
-from pm_mlem.graph.units import units_of_elements
+from pm_mlem.graph.tables.units import units_of_elements
+from pm_mlem.plots.canvas import GREY, AesByVisuals, Canvas, Visuals, check_elements, listed, panels, points_xy, select
 from pm_mlem.plots.density_plot import histogram
-from pm_mlem.plots.utils import GREY, AesByVisuals, Canvas, Visuals, check_elements, listed, panels, points_xy, select
 from pm_mlem.results.latents import observed_at
 
 ELEMENTS = (

@@ -13,7 +13,7 @@ from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy
 
 from pm_mlem.compare import as_mapping, datasets
 from pm_mlem.inference.intervals import check_level
-from pm_mlem.plots.utils import (
+from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
     Visuals,

@@ -11,8 +11,8 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy, vline
 from scipy.stats import chi2
 
-from pm_mlem.plots.utils import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
-from pm_mlem.results.labels import entry_names
+from pm_mlem.estimate.labels import entry_names
+from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
 
 ELEMENTS = (
     "profile", "wald", "interval", "bound", "maximum", "reference", "title", "xlabel", "ylabel", "legend",

@@ -11,7 +11,10 @@ import numpy as np
 import xarray as xr
 
 from pm_mlem.errors import NotIdentifiedError
-from pm_mlem.graph.units import unit_groups
+from pm_mlem.estimate.alignment import Alignment, align
+from pm_mlem.estimate.labels import entry_names
+from pm_mlem.estimate.refits import Replicate, resampled, simulated
+from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.inference.covariance import Covariance, observed, unidentified
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.resampling import (
@@ -26,10 +29,7 @@ from pm_mlem.inference.resampling import (
 )
 from pm_mlem.optimize.problem import Status
 from pm_mlem.progress import progress
-from pm_mlem.results.align import Alignment, align
 from pm_mlem.results.draws import constrained, values_at
-from pm_mlem.results.labels import entry_names
-from pm_mlem.results.refits import Replicate, resampled, simulated
 
 if TYPE_CHECKING:
     from pm_mlem.results.fit import Fit

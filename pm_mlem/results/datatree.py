@@ -15,15 +15,15 @@ import pymc as pm
 
 from pm_mlem.errors import NotIdentifiedError
 from pm_mlem.results.draws import Draws, draws_of, labelled, units_at, values_at, with_samples
+from pm_mlem.results.hypothesis_tests import check_data
 from pm_mlem.results.summary import listed
-from pm_mlem.results.testing import check_data
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pm_mlem.estimate.labels import Labels
     from pm_mlem.results.bootstrap import Bootstrap
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.labels import Labels
 
 LEVELS = (0.5, 0.8, 0.89, 0.9, 0.94, 0.95, 0.99)
 """Levels of the Wald intervals that are kept for reports."""

@@ -16,9 +16,9 @@ from pm_mlem.results.summary import LARGE
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pm_mlem.estimate.labels import Labels
     from pm_mlem.results.bootstrap import Bootstrap
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.labels import Labels
 
 Seed = int | np.random.Generator | None
 NORMAL = "normal approximation of the estimator's sampling distribution (unconstrained space), not a Bayesian posterior"
@@ -117,14 +117,14 @@ def constrained(fit: Fit, points: np.ndarray) -> dict[str, np.ndarray]:
 
 def values_at(fit: Fit, points: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters and small Deterministics at unconstrained points ``(n, p)``, in the order of the model."""
-    report, data = fit._engine.report, fit._engine.objective.data
+    readout, data = fit._engine.readout, fit._engine.objective.data
     names = fit._engine.objective.space.names
     values = constrained(fit, points)
-    small = [i for i, n in enumerate(report.names) if n not in names and np.size(fit._report[0][n]) <= LARGE]
+    small = [i for i, n in enumerate(readout.names) if n not in names and np.size(fit._report[0][n]) <= LARGE]
     if small:
-        evaluate = jax.jit(lambda u, data: [report.estimands(u, data)[i] for i in small])
+        evaluate = jax.jit(lambda u, data: [readout.estimands(u, data)[i] for i in small])
         rows = [evaluate(u, data) for u in points]
-        values |= {report.names[i]: np.stack([r[k] for r in rows]) for k, i in enumerate(small)}
+        values |= {readout.names[i]: np.stack([r[k] for r in rows]) for k, i in enumerate(small)}
     return fit._in_model_order(values)
 
 
@@ -133,14 +133,14 @@ def units_at(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Weights are applied. Both are minus infinity where a parameter condition fails.
     """
-    objective, report = fit._engine.objective, fit._engine.report
+    objective, readout = fit._engine.objective, fit._engine.readout
 
     def at(u, data):
         theta = objective.space.constrain(u)
         if objective.chunks is None:
             units = objective.units(objective.densities(*theta, *data), data)
         else:
-            units = report.posterior_and_units(theta, data)[1]
+            units = readout.posterior_and_units(theta, data)[1]
         return jnp.where(objective.allowed(theta, data), units, -jnp.inf), objective.additions(u, data)
 
     units, more = jax.jit(lambda points, data: jax.lax.map(lambda u: at(u, data), points))(points, objective.data)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pm_mlem.results.labels import entry_names
+from pm_mlem.estimate.labels import entry_names
 
 Hypotheses = str | Mapping[str, float] | Sequence
 STEP = 1e-30

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
-from pm_mlem.graph.labelled import independent_units
-from pm_mlem.graph.units import UnitGroup, unit_groups
+from pm_mlem.estimate.diagnosis import Diagnosis, diagnose
+from pm_mlem.estimate.labels import Labels, entry_names
+from pm_mlem.graph.tables.known_labels import independent_units
+from pm_mlem.graph.tables.units import UnitGroup, unit_groups
 from pm_mlem.inference.covariance import variability
 from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
 from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.diagnosis import Diagnosis, diagnose
-from pm_mlem.results.labels import Labels, entry_names
 from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from pm_mlem.estimate.alignment import Matcher
+    from pm_mlem.estimate.posterior_mode import PosteriorMode
     from pm_mlem.inference.hypotheses import HypothesisTest
-    from pm_mlem.results.align import Matcher
     from pm_mlem.results.bootstrap import Bootstrap
-    from pm_mlem.results.posterior_mode import PosteriorMode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,10 +124,10 @@ class Fit:
     @cached_property
     def _report(self):
         objective = self._engine.objective
-        estimands, latents, units = self._engine.report.evaluate(self._optimum.point, objective.data)
+        estimands, latents, units = self._engine.readout.evaluate(self._optimum.point, objective.data)
         return (
-            dict(zip(self._engine.report.names, map(np.asarray, estimands), strict=True)),
-            dict(zip(self._engine.report.latent_names, map(np.asarray, latents), strict=True)),
+            dict(zip(self._engine.readout.names, map(np.asarray, estimands), strict=True)),
+            dict(zip(self._engine.readout.latent_names, map(np.asarray, latents), strict=True)),
             np.asarray(units),
         )
 
@@ -288,7 +288,7 @@ class Fit:
            model*. J. Classification 13 (1996). https://doi.org/10.1007/BF01246098
         """
         objective = self._engine.objective
-        return max(float(self._engine.report.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
+        return max(float(self._engine.readout.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class Fit:
     @cached_property
     def _curvature(self) -> tuple[Information, str]:
         """The observed information, and why it says nothing about errors (then no direction of it is identified)."""
-        from pm_mlem.results.notes import no_maximum
+        from pm_mlem.estimate.notes import no_maximum
 
         information = self._diagnosis.information
         assert information is not None
@@ -335,8 +335,8 @@ class Fit:
 
     @cached_property
     def _jacobians(self) -> dict[str, np.ndarray]:
-        jacobians = self._engine.report.jacobian(self._optimum.point, self._engine.objective.data)
-        return dict(zip(self._engine.report.names, map(np.asarray, jacobians), strict=True))
+        jacobians = self._engine.readout.jacobian(self._optimum.point, self._engine.objective.data)
+        return dict(zip(self._engine.readout.names, map(np.asarray, jacobians), strict=True))
 
     @cached_property
     def _scores(self) -> np.ndarray:
@@ -542,7 +542,7 @@ class Fit:
         >>> curve["log_likelihood"].values.round(4)
         array([-2.7726, -2.2493])
         """
-        from pm_mlem.results.profiles import profile_curves
+        from pm_mlem.estimate.profile_scales import profile_curves
 
         return profile_curves(self, var, level, points)
 
@@ -616,7 +616,7 @@ class Fit:
     @cached_property
     def _matcher(self) -> Matcher:
         """What brings states into the order of this fit."""
-        from pm_mlem.results.align import Matcher
+        from pm_mlem.estimate.alignment import Matcher
 
         return Matcher(self)
 
@@ -694,7 +694,7 @@ class Fit:
         >>> mlem.fit(model, progressbar=False).wald_test("p[a] = p[b]")
         Wald test of p[a] = p[b]: statistic 4.167, df 1, p-value 0.04123
         """
-        from pm_mlem.results.testing import wald_test
+        from pm_mlem.results.hypothesis_tests import wald_test
 
         return wald_test(self, hypotheses, kind, cluster, small_sample)
 
@@ -726,7 +726,7 @@ class Fit:
         .. [1] Rao, C. R. *Large sample tests of statistical hypotheses concerning several parameters with applications
            to problems of estimation*. Proc. Camb. Phil. Soc. 44 (1948). https://doi.org/10.1017/S0305004100023987
         """
-        from pm_mlem.results.testing import score_test
+        from pm_mlem.results.hypothesis_tests import score_test
 
         return score_test(self, release, kind)
 
@@ -765,7 +765,7 @@ class Fit:
         .. [2] Chesher, A. *The information matrix test*. Economics Letters 13 (1983).
         .. [3] Lancaster, T. *The covariance matrix of the information matrix test*. Econometrica 52 (1984).
         """
-        from pm_mlem.results.testing import information_matrix_test
+        from pm_mlem.results.hypothesis_tests import information_matrix_test
 
         return information_matrix_test(self, elements)
 
@@ -922,7 +922,7 @@ class Fit:
         >>> round(float(new.std()), 1)  # sqrt(1 + 1 / 3): of an observation, and of the estimate
         1.2
         """
-        from pm_mlem.results.predictive import sample_posterior_predictive
+        from pm_mlem.results.posterior_predictive import sample_posterior_predictive
 
         return sample_posterior_predictive(
             self, draws, chains, random_seed, parameters, var_names, bootstrap, data, coords
@@ -931,7 +931,7 @@ class Fit:
     @cached_property
     def _posterior_mode(self) -> PosteriorMode:
         """The posterior of the whole model near the fit."""
-        from pm_mlem.results.posterior_mode import posterior_mode
+        from pm_mlem.estimate.posterior_mode import posterior_mode
 
         return posterior_mode(self)
 
@@ -1017,13 +1017,13 @@ class Fit:
         .. [1] Viterbi, A. J. *Error bounds for convolutional codes and an asymptotically optimum decoding algorithm*.
            IEEE Trans. Inf. Theory 13 (1967). https://doi.org/10.1109/TIT.1967.1054010
         """
-        objective, report = self._engine.objective, self._engine.report
-        if not report.latent_names:
+        objective, readout = self._engine.objective, self._engine.readout
+        if not readout.latent_names:
             raise ValueError("The model has no discrete latent variables to decode.")
-        states, joint = report.decode(self._optimum.point, objective.data)
+        states, joint = readout.decode(self._optimum.point, objective.data)
         with np.errstate(invalid="ignore"):  # impossible units of weight 0
             units = np.asarray(joint) - self._report[2]
-        return decoded(objective.tables, self._labels, report.latent_names, states, units, self._weights)
+        return decoded(objective.tables, self._labels, readout.latent_names, states, units, self._weights)
 
     def predict(
         self, data: Mapping[str, Any] | None = None, coords: Mapping[str, Sequence] | None = None

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pm_mlem.graph.units import unit_groups
-from pm_mlem.results.labels import entry_names
+from pm_mlem.estimate.labels import entry_names
+from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.results.uncertainty import errors_of, spread
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from pm_mlem.errors import NotIdentifiedError
+from pm_mlem.estimate.posterior_mode import check_posterior
 from pm_mlem.results import recovery
 from pm_mlem.results.datatree import attributes
-from pm_mlem.results.posterior_mode import check_posterior
 
 if TYPE_CHECKING:
     import xarray as xr

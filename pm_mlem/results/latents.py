@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from pm_mlem.graph.structure import Latent
-from pm_mlem.graph.tables import ModelTables
-from pm_mlem.graph.units import unit_groups
-from pm_mlem.results.labels import Labels
+from pm_mlem.estimate.labels import Labels
+from pm_mlem.graph.roles.structure import Latent
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.graph.tables.units import unit_groups
 
 
 def probabilities(tables: ModelTables, labels: Labels, values: Mapping[str, np.ndarray]) -> xr.Dataset:

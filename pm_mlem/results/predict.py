@@ -15,13 +15,13 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.dims import plain
-from pm_mlem.graph.means import data_of, has_probabilities, mean_name
-from pm_mlem.graph.structure import PLAIN
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.estimate.labels import Labels
+from pm_mlem.graph.roles.dims import plain
+from pm_mlem.graph.roles.means import data_of, has_probabilities, mean_name
+from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.objective.engine import Engine, engine_for
 from pm_mlem.objective.weights import unit_weights
-from pm_mlem.results.labels import Labels
 from pm_mlem.results.latents import decoded, probabilities
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def score(fit: Fit, data: Data, coords: Coords | None) -> float:
         engine = engine_at(fit, fit.estimator, data)
         engine.reference  # noqa: B018  (checks the plan)
         weights = unit_weights(engine.objective.tables, None)
-        return float(engine.report.log_likelihood(fit._optimum.point, weights, engine.objective.data))
+        return float(engine.readout.log_likelihood(fit._optimum.point, weights, engine.objective.data))
 
 
 def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
@@ -52,11 +52,11 @@ def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
 
 def predictions(fit: Fit, engine: Engine, unknown: Sequence[str]) -> dict[str, xr.Dataset]:
     """The groups of a prediction; the model holds the new data."""
-    model, report, tables = plain(fit.model), engine.report, engine.objective.tables
+    model, readout, tables = plain(fit.model), engine.readout, engine.objective.tables
     labels = Labels(tables.structure.dims, tables.structure.coords)
     point, data = fit._optimum.point, engine.objective.data
-    estimands, latents, units = report.evaluate(point, data)
-    values = dict(zip(report.names, map(np.asarray, estimands), strict=True))
+    estimands, latents, units = readout.evaluate(point, data)
+    values = dict(zip(readout.names, map(np.asarray, estimands), strict=True))
     means, left_out = {}, []
     for rv in model.observed_RVs:
         name = rv.name
@@ -71,13 +71,13 @@ def predictions(fit: Fit, engine: Engine, unknown: Sequence[str]) -> dict[str, x
         "predictions": xr.Dataset(means, attrs={"left_out": left_out} if left_out else {}),
         "deterministics": labels.dataset(derived),
         "latent_posterior": probabilities(
-            tables, labels, dict(zip(report.latent_names, map(np.asarray, latents), strict=True))
+            tables, labels, dict(zip(readout.latent_names, map(np.asarray, latents), strict=True))
         ),
     }
-    if report.latent_names:
-        states, joint = report.decode(point, data)
+    if readout.latent_names:
+        states, joint = readout.decode(point, data)
         given = np.asarray(joint) - np.asarray(units)
-        result["latent_states"] = decoded(tables, labels, report.latent_names, states, given, np.ones(len(given)))
+        result["latent_states"] = decoded(tables, labels, readout.latent_names, states, given, np.ones(len(given)))
     return result
 
 

@@ -17,9 +17,9 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
-from pm_mlem.graph.counts import edges
-from pm_mlem.graph.structure import PLAIN
-from pm_mlem.graph.units import unit_groups
+from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.tables.counts import edges
+from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.results.datatree import data_groups
 from pm_mlem.results.latents import probabilities
 
@@ -53,12 +53,12 @@ class Recovered:
 def recover(fit: Fit, parameters: Draws, seed: int, pointwise: bool = False) -> Recovered:
     """Draws of the latents given draws of the parameters (constrained space), one configuration for each."""
     engine = fit._engine
-    objective, report = engine.objective, engine.report
+    objective, readout = engine.objective, engine.readout
     theta = [jnp.asarray(parameters[name]) for name in objective.space.names]
     n = len(next(iter(parameters.values())))
     keys = jax.random.split(jax.random.key(seed), n)
-    means, states, units = report.recovered(theta, keys, objective.data, pointwise)
-    names = report.latent_names
+    means, states, units = readout.recovered(theta, keys, objective.data, pointwise)
+    names = readout.latent_names
     return Recovered(
         dict(zip(names, map(np.asarray, states), strict=True)),
         dict(zip(names, map(np.asarray, means), strict=True)),

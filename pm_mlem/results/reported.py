@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from pm_mlem.estimate.labels import entry_names
 from pm_mlem.inference.intervals import check_level
-from pm_mlem.results.labels import entry_names
 from pm_mlem.results.summary import LARGE, listed
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import xarray as xr
 
+from pm_mlem.estimate.labels import unknown
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.optimize.problem import Status
-from pm_mlem.results.labels import unknown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pm_mlem.results.labels import entry_names
+from pm_mlem.estimate.labels import entry_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pm_mlem.graph.structure import ModelStructure
+    from pm_mlem.graph.roles.structure import ModelStructure
     from pm_mlem.results.fit import Fit
 
 LARGE = 100

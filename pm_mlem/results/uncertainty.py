@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pm_mlem.estimate.labels import entry_names, left_out, unknown
 from pm_mlem.inference.covariance import (
     Covariance,
     delta_covariance,
@@ -17,7 +18,6 @@ from pm_mlem.inference.covariance import (
 )
 from pm_mlem.inference.intervals import check_level, wald, wald_transformed
 from pm_mlem.objective.weights import shape_of, unit_labels
-from pm_mlem.results.labels import entry_names, left_out, unknown
 from pm_mlem.results.summary import LARGE, listed
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def confidence_intervals(
     extra = {"ci_bound": ["lower", "upper"]}
     if kind == "wald":
         of = spread(fit, covariance, cluster, small_sample)
-        reported = fit._engine.report.names
+        reported = fit._engine.readout.names
         values = {
             n: wald_interval(fit, of, n, level) if n in reported else np.full((*fit.estimates[n].shape, 2), np.nan)
             for n in names or reported
@@ -200,9 +200,9 @@ def confidence_intervals(
         return fit._labels.dataset(fit._in_model_order(values), extra, level=level, kind=kind, covariance=covariance)
     if covariance != "observed" or cluster is not None or small_sample:
         raise ValueError("covariance=, cluster= and small_sample= belong to kind='wald', not to 'profile'.")
-    from pm_mlem.results.profiles import objective_name, profile_intervals, remarks
+    from pm_mlem.estimate.profile_scales import objective_name, profile_intervals, remarks
 
-    names = [n for n in listed(fit) if n in fit._engine.report.names] if names is None else names
+    names = [n for n in listed(fit) if n in fit._engine.readout.names] if names is None else names
     values, notes = profile_intervals(fit, level, names)
     attributes = {"level": level, "kind": kind, "objective": objective_name(fit), **remarks(notes)}
     return fit._labels.dataset(fit._in_model_order(values), extra, **attributes)
@@ -226,7 +226,7 @@ def chosen(fit: Fit, names: Sequence[str]) -> list[str]:
 
 def without_replicates(fit: Fit, name: str) -> str:
     """Why a bootstrap has no replicates of a variable."""
-    if name not in fit._engine.report.names:
+    if name not in fit._engine.readout.names:
         return "is held, so it has no interval"
     return f"has {fit.estimates[name].size} entries, and replicates are made of Deterministics of up to {LARGE}"
 

@@ -1,7 +1,7 @@
 """E-step of a hidden Markov model: pm_mlem and hmmlearn.
 
-``python tests/benchmarks/hmm.py``; 50 sequences of 2,000 steps, K = 4 states with Normal emissions, CPU time. The E-step of
-pm_mlem is the log-partition and its derivative with respect to every log-density array (initial states,
+``python tests/benchmarks/hmm.py``; 50 sequences of 2,000 steps, K = 4 states with Normal emissions, CPU time. The
+E-step of pm_mlem is the log-partition and its derivative with respect to every log-density array (initial states,
 transitions, emissions); that of hmmlearn its private ``_do_estep``, which accumulates sufficient statistics.
 """
 

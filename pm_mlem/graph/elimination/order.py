@@ -11,10 +11,10 @@ from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import plates, positions, windows
+from pm_mlem.graph.elimination.factors import Factor
 from pm_mlem.graph.elimination.pieces import LARGEST_TABLE, Piece, Step, Vector, View
-from pm_mlem.graph.factors import Factor
 from pm_mlem.graph.lift import Context
-from pm_mlem.graph.structure import LatentVector
+from pm_mlem.graph.roles.structure import LatentVector
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.factors import reduce_slots
+from pm_mlem.graph.elimination.factors import reduce_slots
 from pm_mlem.graph.lift import Context, Lifted
 
 LARGEST_TABLE = 2**26

@@ -21,7 +21,7 @@ from pm_mlem.graph.elimination.pieces import (
     table_size,
 )
 from pm_mlem.graph.lift import Context
-from pm_mlem.graph.ops import logsumexp
+from pm_mlem.graph.ops.operations import logsumexp
 
 
 def touching(vector: Vector, pieces: Sequence[Piece]) -> list[Piece]:

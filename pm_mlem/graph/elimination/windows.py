@@ -15,6 +15,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
+from pm_mlem.graph.elimination.factors import distinct_columns
 from pm_mlem.graph.elimination.graphs import components, path_ranks
 from pm_mlem.graph.elimination.pieces import (
     LARGEST_TABLE,
@@ -28,10 +29,9 @@ from pm_mlem.graph.elimination.pieces import (
     split_twins,
     table_size,
 )
-from pm_mlem.graph.factors import distinct_columns
 from pm_mlem.graph.lift import Context, Lifted
-from pm_mlem.graph.ops import WindowLogZ, logsumexp
-from pm_mlem.graph.recursion import Pattern, Window
+from pm_mlem.graph.ops.operations import WindowLogZ, logsumexp
+from pm_mlem.graph.ops.recursion import Pattern, Window
 
 LONGEST_LAG = 6
 

@@ -117,7 +117,7 @@ class Context:
     memo : dict
         Values that were lifted already.
     families : dict
-        Contexts of the families of terms with the same graph (see :mod:`pm_mlem.graph.families`).
+        Contexts of the families of terms with the same graph (see :mod:`pm_mlem.graph.roles.families`).
     """
 
     leaves: dict[Variable, Lifted]

@@ -24,7 +24,7 @@ from pm_mlem.graph.lift.core import (
     wide,
 )
 from pm_mlem.graph.lift.rules_generic import fold
-from pm_mlem.graph.ops import guarded
+from pm_mlem.graph.ops.operations import guarded
 
 
 @lift_node.register(Elemwise)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.tables import Site
+from pm_mlem.graph.tables.model_tables import Site
 from pm_mlem.objective.m_step.bounds import Support
 from pm_mlem.objective.m_step.closed_forms import ClosedForm, Link
 from pm_mlem.objective.m_step.coupling import Groups

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.structure import Parameter
+from pm_mlem.graph.roles.structure import Parameter
 from pm_mlem.objective.space import ParameterSpace
 
 BORDER = 1e-12

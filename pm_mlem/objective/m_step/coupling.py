@@ -16,9 +16,9 @@ from pytensor.graph.basic import Variable
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pm_mlem.graph.rows import Place, RowTables, row_tables
-from pm_mlem.graph.structure import PLAIN
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.graph.tables.rows import Place, RowTables, row_tables
 from pm_mlem.objective.space import ParameterSpace
 
 LONG = 64

@@ -12,8 +12,8 @@ from pytensor.tensor.type_other import NoneConst
 
 from pm_mlem.graph.lift import Context, parameter
 from pm_mlem.graph.lift.core import materialize
-from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.reductions import Reduction
 from pm_mlem.objective.weights import product
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.tensor.random.basic import LaplaceRV
 
-from pm_mlem.graph.structure import Parameter
-from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.roles.structure import Parameter
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.blocks import MedianBlock, Use
 from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.probing import Probing, linked_selection

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.tensor.random.basic import MvNormalRV, NormalRV
 
-from pm_mlem.graph.structure import Parameter
-from pm_mlem.graph.tables import ModelTables, Site
+from pm_mlem.graph.roles.structure import Parameter
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
 from pm_mlem.objective.m_step.blocks import CholeskyBlock, DiagonalBlock, Hold, MeanBlock, VectorUse, updated
 from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.closed_forms import LINKS, SD_PRIORS, root_mean

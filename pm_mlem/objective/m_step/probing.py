@@ -13,8 +13,8 @@ import numpy as np
 from pytensor import function
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.structure import PLAIN, Parameter
-from pm_mlem.graph.tables import ModelTables
+from pm_mlem.graph.roles.structure import PLAIN, Parameter
+from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.objective.m_step.closed_forms import LINKS, Link
 from pm_mlem.objective.space import ParameterSpace
 

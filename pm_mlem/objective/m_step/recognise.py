@@ -18,13 +18,13 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import BetaRV, DirichletRV, MvNormalRV, UniformRV
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_mlem.graph.held import HeldSimplex
 from pm_mlem.graph.lift.core import materialize
-from pm_mlem.graph.sites import rows_share
-from pm_mlem.graph.structure import Parameter
-from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.graph.tabulate import dependencies
-from pm_mlem.objective.lower import Backend
+from pm_mlem.graph.roles.held import HeldSimplex
+from pm_mlem.graph.roles.structure import Parameter
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.graph.tables.sites import rows_share
+from pm_mlem.graph.tables.tabulate import dependencies
+from pm_mlem.objective.lowering.lower import Backend
 from pm_mlem.objective.m_step.blocks import (
     BinaryBlock,
     Block,

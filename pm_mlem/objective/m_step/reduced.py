@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.structure import Parameter
-from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.graph.tabulate import dependencies
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.roles.structure import Parameter
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.graph.tables.tabulate import dependencies
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.blocks import NewtonBlock
 from pm_mlem.objective.m_step.coupling import coordinates, evaluator, group, moved_cells
 from pm_mlem.objective.m_step.distinct import distinct_reduction, distinct_values

@@ -18,10 +18,10 @@ import numpy as np
 from pytensor import function
 from pytensor.tensor.random.basic import HalfNormalRV, LogNormalRV, MvNormalRV, NormalRV, StudentTRV
 
-from pm_mlem.graph.structure import PLAIN
-from pm_mlem.graph.tables import DensityTerm, ModelTables, Site
-from pm_mlem.graph.tabulate import dependencies
-from pm_mlem.graph.transforms import initial_values
+from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.roles.transforms import initial_values
+from pm_mlem.graph.tables.model_tables import DensityTerm, ModelTables, Site
+from pm_mlem.graph.tables.tabulate import dependencies
 from pm_mlem.objective.m_step.blocks import Block, CholeskyBlock, ClosedBlock, DiagonalBlock, Hold, MStepPlan
 from pm_mlem.objective.m_step.mvnormal import factors_of, with_eigenvalues
 from pm_mlem.objective.objective import Objective

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.objective.lower import lower
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.blocks import (
     BinaryBlock,
     Block,

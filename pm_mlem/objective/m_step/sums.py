@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.tables import ModelTables, Site
-from pm_mlem.objective.lower import lower
+from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.coupling import LONG
 from pm_mlem.objective.objective import Objective
 

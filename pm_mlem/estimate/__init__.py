@@ -1,0 +1,1 @@
+"""A target at a point, and the numbers that follow."""

@@ -1,0 +1,440 @@
+"""What stands in the way of standard errors at an optimum: boundaries, runaways, flat directions.
+
+Entries on the boundary of the support, and those that run away to infinity, have no standard errors. They are **held**:
+the information is restricted to the directions that leave them as they are, entries that have a coordinate of their own
+by that coordinate, probabilities of a simplex by their logarithms. All other standard errors are those of the model in
+which the held entries are known. Coefficients that run away are held only in the directions in which they do: where two
+of them do so with a finite sum, the sum is estimated like any other number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pm_mlem.estimate.labels import Labels, entry_names
+from pm_mlem.graph.roles.held import HeldSimplex
+from pm_mlem.inference.covariance import finite_rows
+from pm_mlem.inference.information import Information, observed_information, sparse_directions
+from pm_mlem.objective.objective import Objective
+from pm_mlem.objective.space import ParameterSpace
+
+BORDER = 1e-6
+"""Probabilities nearer than this to 0 or 1 are on the boundary, unless the data say otherwise."""
+COUNTED = 0.5
+"""Curvature by the logarithm of a probability from which on it is not on the boundary: its expected count."""
+FAR = 8.0
+"""Unconstrained distance from the initial point that a parameter has to be away to be called a runaway."""
+FLAT = 1e-2
+"""Log-likelihood that going as far again would cost; below this it is flat out there."""
+DRAINED = 1e-6
+"""Of its curvature at the initial point what a parameter has left where others that run away leave it undetermined."""
+UPWARDS = 1e-3
+"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+LEANS = 1e-3
+"""Of all its slopes that by a held entry from which on a function depends on it."""
+ROUNDING = 1e-8
+"""Components of a unit vector that count as zero."""
+FLATTENED = 1e-2
+"""Of its curvature where it came from what a runaway may have left."""
+ALWAYS_FLAT = 1e-9
+"""Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
+AT_MOST = 4
+"""Entries that a sentence names."""
+
+Masks = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What is known about the directions at a point.
+
+    Attributes
+    ----------
+    information : curvature at the point, restricted to what is not held; None where it was not looked at
+    reasons : by variable, for every entry (in C order) why it has no standard error; empty strings for all others
+    border : entries on the boundary, ``w[a] = 0``
+    away : entries that run away to infinity
+    lost : entries that these leave undetermined
+    flat : for every flat direction the entries that it concerns, and a sentence
+    steps : (held entries, p), unconstrained steps that move one held entry each
+    """
+
+    information: Information | None
+    reasons: Mapping[str, list[str]]
+    border: tuple[str, ...]
+    away: tuple[str, ...]
+    lost: tuple[str, ...]
+    flat: tuple[tuple[tuple[str, ...], str], ...]
+    steps: np.ndarray
+
+    def leans(self, jacobian: np.ndarray) -> np.ndarray:
+        """Which functions (..., p) would change with an entry that is on the boundary."""
+        jacobian, _ = finite_rows(jacobian)
+        size = np.linalg.norm(jacobian, axis=-1)
+        return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
+
+    @property
+    def saddle(self) -> bool:
+        """Whether the objective bends upwards by more than rounding."""
+        return self.information is not None and self.information.steepest < -UPWARDS
+
+    def reason(self, name: str, entry: str, position: int) -> str:
+        """Why an entry of a parameter or Deterministic has no standard error."""
+        if name in self.reasons and self.reasons[name][position]:
+            return self.reasons[name][position]
+        if self.saddle:
+            return "the estimate is a saddle point, not a maximum"
+        own = [sentence for entries, sentence in self.flat if entry in entries]
+        sentences = own or [sentence for _, sentence in self.flat]
+        if sentences:
+            return f"not identified: {'; '.join(sentences[:2])}"
+        border = [e.split(" = ")[0] for e in self.border]
+        if not border:
+            return f"depends on {listed(self.away)} at infinity" if self.away else "not identified"
+        have = "has" if len(border) + len(self.away) == 1 else "have"
+        return f"depends on {listed([*border, *self.away])}, which {have} no standard error"
+
+
+def diagnose(
+    objective: Objective,
+    point: np.ndarray,
+    hessian: np.ndarray | None,
+    derivatives: Callable[[np.ndarray], tuple] | None = None,
+) -> Diagnosis:
+    """Look for boundaries, runaways and flat directions.
+
+    Parameters
+    ----------
+    hessian : second derivatives of the objective at the point; None: only probabilities at 0 or 1 are noticed
+    derivatives : point -> (value, gradient, Hessian) of the objective
+    """
+    names, space = Names(objective), objective.space
+    matrix = None if hessian is None else -0.5 * (hessian + hessian.T)
+    at_border = border_masks(objective, point, matrix)
+    far = [] if matrix is None else [j for j in runaways(objective, point, matrix) if not names.held_by(j, at_border)]
+    bounded, directions = [j for j in far if names.bounded(j)], np.zeros((space.size, 0))
+    before = None
+    if matrix is not None and np.any(np.abs(point - space.initial) > FAR):
+        before = None if derivatives is None else -np.asarray(derivatives(space.initial)[2])
+        unbounded = np.array([not names.bounded(j) for j in range(space.size)])
+        directions = runaway_directions(point - space.initial, matrix, before, unbounded)
+    away = [int(j) for j in np.flatnonzero(np.any(directions != 0, axis=1))]
+    lost = drained(names, matrix, away, before) if away and before is not None else []
+
+    reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
+    for j in lost:
+        note(
+            reasons, names.variable(j), names.mask(j), f"not identified, as {listed(names.unique(away))} is at infinity"
+        )
+    for j in away:
+        note(reasons, names.variable(j), names.mask(j), "runs away to infinity (separation)")
+    for j in bounded:
+        note(reasons, names.variable(j), names.mask(j), f"on the boundary: {names.side(j, point)}")
+    values = space.values(point)
+    for name, mask in at_border.items():
+        for side, text in ((values[name] < 0.5, "a probability of 0"), (values[name] >= 0.5, "a probability of 1")):
+            note(reasons, name, mask & side, f"on the boundary: {text}")
+    border = dict.fromkeys(
+        f"{entry} = {p:.2g}"
+        for name, mask in at_border.items()
+        for entry, p in zip(np.array(names.known[name])[mask.ravel()], values[name][mask], strict=True)
+    ) | dict.fromkeys(names.with_value(j, point) for j in bounded)
+
+    information, flat = None, ()
+    if hessian is not None:
+        held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *lost]]]
+        information = observed_information(hessian, np.array(held).reshape(len(held), space.size), directions)
+        flat = tuple(flat_directions(names, point, information, derivatives))
+    steps = [
+        log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
+    ]
+    steps += list(np.eye(space.size)[[*bounded, *lost]])
+    steps = np.array(steps).reshape(len(steps), space.size)
+    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
+
+
+def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) -> None:
+    """Write a reason to the entries of a variable."""
+    for i in np.flatnonzero(mask):
+        reasons[name][i] = text
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+class Names:
+    """Names of the entries of the unconstrained vector; the variable's where entries do not correspond."""
+
+    def __init__(self, objective: Objective):
+        space, structure = objective.space, objective.tables.structure
+        self.space = space
+        labels = Labels(structure.dims, structure.coords)
+        self.scales = {p.name: p.scale for p in structure.free}
+        self.known = {n: entry_names(labels.array(n, np.zeros(space.shapes[n]))) for n in space.names}
+        self.entries: list[str] = []
+        for name in space.names:
+            size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
+            own = np.array(self.known[name])[space.is_free(name).ravel()].tolist()
+            self.entries += own if self.entrywise(name) else [name] * size
+
+    def entrywise(self, name: str) -> bool:
+        """Whether each coordinate of a variable stands for one of its free entries."""
+        size = int(np.prod(self.space.unconstrained_shapes[name], dtype=np.int64))
+        return np.count_nonzero(self.space.is_free(name)) == size
+
+    def of(self, j: int) -> str:
+        return self.entries[j]
+
+    def unique(self, coordinates: Sequence[int]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.of(j) for j in coordinates))
+
+    def bounded(self, j: int) -> bool:
+        return bool(self.scales[self.variable(j)])
+
+    def variable(self, j: int) -> str:
+        return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
+
+    def mask(self, j: int) -> np.ndarray:
+        """The entry that a coordinate stands for; all free ones where entries do not correspond."""
+        name = self.variable(j)
+        free = self.space.is_free(name)
+        if not self.entrywise(name):
+            return free
+        chosen = np.zeros(free.shape, dtype=bool)
+        chosen.flat[np.flatnonzero(free)[j - self.space.slices[name].start]] = True
+        return chosen
+
+    def held_by(self, j: int, masks: Masks) -> bool:
+        """Whether entries that are on the boundary anyway make this coordinate run away."""
+        name = self.variable(j)
+        return name in masks and bool(np.any(masks[name] & self.mask(j)))
+
+    def with_value(self, j: int, point: np.ndarray) -> str:
+        """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
+        name = self.variable(j)
+        if not self.entrywise(name):
+            return self.of(j)
+        return f"{self.of(j)} = {self.space.values(point)[name][self.mask(j)].item():.2g}"
+
+    def side(self, j: int, point: np.ndarray) -> str:
+        """Where a coordinate with bounds has run to."""
+        if self.scales[self.variable(j)] == "log":
+            return "a value of 0" if point[j] < self.space.initial[j] else "it grows to infinity"
+        return "a bound of its support"
+
+
+def listed(entries: Sequence[str] | Mapping[str, None]) -> str:
+    entries = list(entries)
+    more = f" and {len(entries) - AT_MOST} more" if len(entries) > AT_MOST else ""
+    return ", ".join(entries[:AT_MOST]) + more
+
+
+# --- boundaries and runaways ------------------------------------------------------------------------------
+
+
+def simplex_of(space: ParameterSpace, name: str) -> HeldSimplex:
+    """Which coordinates the probabilities of a simplex have."""
+    return HeldSimplex(space.held.get(name, np.full(space.shapes[name], np.nan)))
+
+
+def coordinates_of(space: ParameterSpace, name: str, scale: str) -> np.ndarray:
+    """Flat position of the entry of each coordinate."""
+    return simplex_of(space, name).entries if scale == "simplex" else np.flatnonzero(space.is_free(name))
+
+
+def border_masks(objective: Objective, point: np.ndarray, matrix: np.ndarray | None) -> Masks:
+    """Probabilities at 0 or 1: entries of simplexes and of parameters on the log-odds scale.
+
+    A small probability with data of its own is not on the boundary: the curvature by its logarithm is about the number
+    of observations that it explains.
+    """
+    space = objective.space
+    scales = {p.name: p.scale for p in objective.tables.structure.free}
+    found = {}
+    for name, value in space.values(point).items():
+        if scales[name] not in ("simplex", "logodds") or 0 in space.unconstrained_shapes[name]:
+            continue
+        mask = np.array(space.is_free(name) & ((value < BORDER) | (value > 1.0 - BORDER)))
+        if matrix is not None:
+            for i in np.flatnonzero(mask):
+                step = log_step(space, name, scales[name], int(i))
+                mask.flat[i] = not step @ matrix @ step > COUNTED
+            if scales[name] == "simplex":  # an entry at 1 is there because the others are at 0
+                small = space.is_free(name) & (value <= 0.5)
+                mask &= small | np.all(mask | ~small, axis=-1, keepdims=True)
+        if np.any(mask):
+            found[name] = mask
+    return found
+
+
+def log_step(space: ParameterSpace, name: str, scale: str, entry: int) -> np.ndarray:
+    """The unconstrained step that raises the logarithm (log-odds) of a small probability by one."""
+    step = np.zeros(space.size)
+    where, entries = space.slices[name], coordinates_of(space, name, scale)
+    own = step[where]
+    if scale == "simplex":
+        free = space.is_free(name)
+        rows = np.arange(free.size).reshape(free.shape) // free.shape[-1]
+        same = rows.ravel()[entries] == entry // free.shape[-1]
+        own[same] = -1.0 / np.count_nonzero(free.reshape(-1, free.shape[-1])[entry // free.shape[-1]])
+    own[entries == entry] += 1.0
+    return step
+
+
+def border_rows(space: ParameterSpace, masks: Masks, values: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Gradients of the logarithms of the probabilities at 0, and the coordinates of those on the log-odds scale."""
+    for name, mask in masks.items():
+        where = space.slices[name]
+        if space.is_free(name).sum() == where.stop - where.start:  # log-odds, entry by entry
+            yield from np.eye(space.size)[where][mask[space.is_free(name)]]
+            continue
+        simplex = simplex_of(space, name)
+        width = mask.shape[-1]
+        share = np.where(simplex.share > 0, simplex.share, 1.0)
+        p = np.where(simplex.free, values[name] / share, 0.0).reshape(-1, width)
+        last = simplex.last.reshape(-1, width)
+        for i in np.flatnonzero(mask & (values[name] < 0.5)):
+            row, column = divmod(int(i), width)
+            own = simplex.entries // width == row
+            columns = simplex.entries[own] % width
+            slope = (columns == column) - 1.0 * last[row, column] - p[row, columns] + p[row][last[row]].item()
+            gradient = np.zeros(space.size)
+            gradient[where][own] = slope
+            yield gradient
+
+
+def runaways(objective: Objective, point: np.ndarray, matrix: np.ndarray) -> Iterator[int]:
+    """Unconstrained entries far from the initial point where going as far again would change nothing."""
+    moved = np.asarray(point) - objective.space.initial
+    far = np.flatnonzero(np.abs(moved) > FAR)
+    if not len(far) or not np.all(np.isfinite(matrix)):
+        return
+
+    def cost(which: Sequence[int]) -> float:
+        step = np.zeros_like(moved)
+        step[which] = moved[which]
+        return abs(0.5 * float(step @ matrix @ step))
+
+    if cost(far) < FLAT:
+        yield from map(int, far)
+    else:
+        yield from (int(j) for j in far if cost([j]) < FLAT)
+
+
+def runaway_directions(
+    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float = FAR
+) -> np.ndarray:
+    """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
+
+    Parameters
+    ----------
+    moved : (p,) how far each coordinate has run
+    matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
+        which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
+    candidates : (p,) which coordinates may run away
+    distance : how far is far
+    """
+    nothing = np.zeros((len(moved), 0))
+    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
+    if not len(far) or not np.all(np.isfinite(matrix)):
+        return nothing
+    by = moved[far]
+    own = matrix[np.ix_(far, far)]
+    costs, vectors = np.linalg.eigh(0.5 * own * np.outer(by, by))
+    flat = vectors[:, np.abs(costs) < FLAT]
+    flat = by[:, None] * np.where(np.abs(flat) > ROUNDING, flat, 0.0)
+    if before is not None and np.all(np.isfinite(before)):
+        flat = flattened(flat, own, before[np.ix_(far, far)])
+    basis, size, _ = np.linalg.svd(flat, full_matrices=False)
+    basis = basis[:, size > 0]
+    basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
+    if np.linalg.norm(by @ basis) <= distance:
+        return nothing
+    return np.eye(len(moved))[:, far] @ basis
+
+
+def flattened(directions: np.ndarray, after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The part of the span of the directions, (p, k), along which the objective was not flat before."""
+    size = np.sqrt(np.abs(np.diag(before)))
+    size = np.where(size > 0, size, 1.0)
+    basis, _ = np.linalg.qr(size[:, None] * directions)
+    scaled = [basis.T @ (m / np.outer(size, size)) @ basis for m in (before, after)]
+    values, vectors = np.linalg.eigh(scaled[0])
+    left = np.einsum("ij,ik,kj->j", vectors, scaled[1], vectors)
+    changed = np.abs(values) > np.maximum(ALWAYS_FLAT, np.abs(left) / FLATTENED)
+    return (basis @ vectors[:, changed]) / size[:, None]
+
+
+def drained(names: Names, matrix: np.ndarray, away: Sequence[int], before: np.ndarray) -> list[int]:
+    """Coordinates without bounds whose curvature has vanished along with that of the runaways."""
+    gone = np.abs(np.diag(matrix)) < DRAINED * np.abs(np.diag(before))
+    return [int(j) for j in np.flatnonzero(gone) if j not in away and not names.bounded(int(j))]
+
+
+# --- flat directions --------------------------------------------------------------------------------------
+
+
+def flat_directions(
+    names: Names, point: np.ndarray, information: Information, derivatives: Callable | None
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Sentences about what is not identified, one for each flat direction, with as few parameters as possible."""
+    flat = information.null.shape[1]
+    if not flat or information.steepest < -UPWARDS or not np.all(np.isfinite(information.matrix)):
+        return
+    size = np.sqrt(np.abs(np.diag(information.matrix)))
+    size = np.where(size > 1e-8 * np.max(size, initial=0.0), size, 1.0)
+    for direction in sparse_directions(information.null, size):
+        parts = changes(names, point, direction)
+        straight = derivatives is not None and is_straight(derivatives, point, direction)
+        yield tuple(parts), flat_sentence(parts, straight)
+
+
+def changes(names: Names, point: np.ndarray, direction: np.ndarray) -> dict[str, float]:
+    """How the parameters change along a direction; positive parameters on the scale of their logarithm."""
+    space, parts, step = names.space, {}, 1e-5
+    ends = [space.values(point + sign * step * direction) for sign in (1.0, -1.0)]
+    for name, where in space.slices.items():
+        if not np.any(direction[where]):
+            continue
+        if names.entrywise(name) and names.scales[name] in ("", "log"):
+            own = zip(names.entries[where], direction[where], strict=True)
+        else:
+            own = zip(names.known[name], np.ravel((ends[0][name] - ends[1][name]) / (2 * step)), strict=True)
+        own = dict(own)
+        largest = max(map(abs, own.values()))
+        parts |= {entry: float(v) for entry, v in own.items() if abs(v) > 1e-4 * largest}
+    return parts
+
+
+def is_straight(derivatives: Callable, point: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether the objective stays the same far along a direction."""
+    value = float(derivatives(point)[0])
+    ends = [float(derivatives(point + step * direction)[0]) for step in (1.0, -2.0)]
+    return all(abs(end - value) <= 1e-7 * (1.0 + abs(value)) for end in ends)
+
+
+def flat_sentence(parts: Mapping[str, float], straight: bool) -> str:
+    """What a flat direction means."""
+    entries, values = list(parts), np.array(list(parts.values()))
+    values = values / values[0]
+    if len(entries) == 1:
+        return f"the data say nothing about {entries[0]}"
+    if len(entries) == 2 and straight:
+        return f"only {combination(entries, np.array([1.0, -1.0 / values[1]]))} is identified"
+    named = listed(entries) if len(entries) > AT_MOST else f"{', '.join(entries[:-1])} and {entries[-1]}"
+    where, why = ("", ": collinear predictors?") if straight else ("near the estimates ", "")
+    along = combination(entries, values)
+    return f"{named} are not separately identified ({where}the objective is flat along {along}{why})"
+
+
+def combination(entries: Sequence[str], weights: np.ndarray) -> str:
+    """A linear combination in words: ``a - 2 b``."""
+    text = ""
+    for entry, weight in list(zip(entries, weights, strict=True))[:AT_MOST]:
+        size = "" if abs(abs(weight) - 1.0) < 1e-3 else f"{abs(weight):.3g} "
+        sign = ("-" if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")
+        text += f"{sign}{size}{entry}"
+    return text + (" ..." if len(entries) > AT_MOST else "")

@@ -1,0 +1,144 @@
+"""Sentences about an optimum that is not a point inside the parameter space: boundaries, runaways, flat directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from pm_mlem.estimate.diagnosis import FAR, FLAT, Diagnosis, Names, listed
+from pm_mlem.estimate.labels import Labels, entry_names
+from pm_mlem.objective.m_step import MStepPlan, on_floor
+from pm_mlem.objective.m_step.blocks import CholeskyBlock
+from pm_mlem.objective.m_step.restraint import ScaleBlock
+from pm_mlem.objective.objective import Objective
+from pm_mlem.optimize.em import VARIANTS
+from pm_mlem.optimize.newton import Newton
+from pm_mlem.optimize.problem import Optimum
+
+if TYPE_CHECKING:
+    from pm_mlem.inference.information import Information
+    from pm_mlem.objective.engine import Engine
+
+RISES = 0.5
+"""Log-likelihood by which an objective without bound rises with every further unit."""
+SMALL = 1e-8
+"""Of its initial value what is left of a scale that vanishes."""
+AS_GOOD = 1e-4
+"""Log-likelihood left to gain at a point that is as good as a maximum: it is nearer than 0.015 standard errors."""
+
+
+def optimum_notes(diagnosis: Diagnosis) -> Iterator[str]:
+    """What a user should know about the estimates at a point."""
+    if diagnosis.border:
+        yield (
+            f"On the boundary of the support: {listed(diagnosis.border)}; standard errors there do not apply, the "
+            "others hold it where it is."
+        )
+    if diagnosis.away:
+        runs = "runs" if len(diagnosis.away) == 1 else "run"
+        lost = f" This leaves {listed(diagnosis.lost)} undetermined." if diagnosis.lost else ""
+        yield (
+            f"The likelihood rises to a limit as {listed(diagnosis.away)} {runs} away to infinity (separated "
+            f"outcomes?): use a prior (estimator='map') or fewer predictors.{lost}"
+        )
+    if diagnosis.saddle:
+        yield (
+            "The estimates are a saddle point, not a maximum: the objective bends upwards in "
+            f"{diagnosis.information.rising} direction(s). Start elsewhere (starts=...)."
+        )
+    if diagnosis.flat:
+        entries = dict.fromkeys(entry for own, _ in diagnosis.flat for entry in own)
+        sentences = "; ".join(sentence for _, sentence in diagnosis.flat[:3])
+        more = f"; and {len(diagnosis.flat) - 3} more directions" if len(diagnosis.flat) > 3 else ""
+        yield f"The data do not determine {listed(entries)}: {sentences}{more}."
+
+
+def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> Iterator[str]:
+    """What keeping scales away from 0 did to the estimates."""
+    structure, point = objective.tables.structure, optimum.point
+    labels = Labels(structure.dims, structure.coords)
+    floors = {b.name: b.hold.floor for b in plan.closed if isinstance(b, ScaleBlock) and b.hold is not None}
+    useless = "there are no standard errors"
+    matrices = {b.name for b in plan.closed if isinstance(b, CholeskyBlock)}
+    for name, low in on_floor(plan, objective.space, point).items():
+        where = entry_names(labels.array(name, low))
+        entries = [e for e, hit in zip(where, low.ravel(), strict=True) if hit]
+        if entries and name in matrices:
+            yield f"The covariance of {name} is on its floor in some direction, min_scale={floors[name]:g}; {useless}."
+        elif entries:
+            are, their = ("is", "its") if len(entries) == 1 else ("are", "their")
+            yield f"{listed(entries)} {are} on {their} floor, min_scale={floors[name]:g}; {useless}."
+    if objective.penalty is not None:
+        size = float(objective.penalty(objective.space.constrain(point)))
+        yield (
+            f"This is the maximum of a penalized log-likelihood, {optimum.value:.6g} with a penalty of {size:.4g}; "
+            "unless it is as good as that of the likelihood there are no standard errors."
+        )
+
+
+def kink_notes(objective: Objective, optimum: Optimum) -> Iterator[str]:
+    """What follows from a log-likelihood that is not smooth."""
+    if not objective.kinks.terms:
+        return
+    where = listed(objective.kinks.terms)
+    yield (
+        f"The log-likelihood has kinks (absolute values in {where}, as in a Laplace distribution): its curvature says "
+        "nothing about errors, and the outer product of the scores takes its place in standard errors."
+    )
+    if not optimum.converged and Newton.title in dict(optimum.legs):
+        yield "Newton's method is made for smooth functions: use method='auto' or 'lbfgs'."
+
+
+def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
+    """Why the curvature at estimates says nothing about their errors: they are no maximum, or not meant to be one.
+
+    Empty where they are one after all, or as good as one.
+
+    Parameters
+    ----------
+    information, gradient : curvature and derivatives of the objective at the estimates, the penalty included
+    """
+    objective = engine.objective
+    last = optimum.legs[-1][0] if optimum.legs else ""
+    if engine.plan is None and last not in VARIANTS.values() and optimum.converged:
+        return ""
+    if objective.penalty is not None:
+        penalty = objective.penalty
+        gradient = gradient - np.asarray(jax.grad(lambda u: penalty(objective.space.constrain(u)))(optimum.point))
+    if information.gain(gradient) <= AS_GOOD:
+        return ""
+    if last in VARIANTS.values():
+        return f"{last} does not end at a maximum of the likelihood"
+    if objective.penalty is not None:
+        return "the maximum of a penalized likelihood is not one of the likelihood"
+    if engine.plan is None:
+        return f"the fit has not converged ({optimum.status})"
+    return "min_scale= keeps the estimates from the maximum of the likelihood"
+
+
+def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
+    """Why an optimum is none: a bounded parameter far out, and the objective rising with it.
+
+    At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
+    factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
+    A run that counts as converged is asked what the next factor e would bring: it may only have come to the smallest
+    numbers there are (the scale of equal observations).
+    """
+    if not optimum.converged and not optimum.gain > FLAT:
+        return ""
+    names, point = Names(objective), optimum.point
+    moved = point - objective.space.initial
+    for j in np.flatnonzero(np.abs(moved) > FAR):
+        if not names.bounded(int(j)):
+            continue
+        other = point.copy()
+        other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
+        change = value(other) - optimum.value
+        if (change if optimum.converged else -change) >= RISES:
+            vanishes = names.scales[names.variable(int(j))] == "log" and moved[j] < np.log(SMALL)
+            perfect = " (a perfect fit?)" if vanishes and not objective.tables.structure.latents else ""
+            return f"the objective grows without bound with {names.with_value(int(j), point)}{perfect}"
+    return ""

@@ -1,0 +1,1 @@
+"""The model without its latents, as a pm.Model."""

@@ -1,0 +1,1 @@
+"""What the graph room hands on: a model as tables."""

@@ -1,0 +1,194 @@
+"""From roles to tables: the symbolic functions that everything else is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
+
+from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.elimination import Elimination, eliminate
+from pm_mlem.graph.elimination.factors import Factor, by_state, factorize
+from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
+from pm_mlem.graph.lift.parts import lift_parts
+from pm_mlem.graph.roles.families import context_of, unfold
+from pm_mlem.graph.roles.structure import LatentVector, ModelStructure, Parameter, Term, named
+from pm_mlem.graph.roles.symbols import tensor
+from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, ModelTables, Probe
+from pm_mlem.graph.tables.sites import find_sites
+
+
+def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
+    """Lift every term of a model and plan the summation of its latents.
+
+    ``with_prior`` adds the prior densities of the parameters (``log_prior`` is 0 otherwise).
+    """
+    inputs = {id(array): (variable, array) for variable, array in structure.inputs.values()}
+    context = Context(dict(structure.leaves), inputs)
+    densities, factors = [], []
+    for term in structure.terms:
+        with named(term.name):
+            own = context_of(term.family, context)
+            parts = [own.lift(term.density)] if term.only else lift_parts(term.density, own)
+        for part in parts:
+            lifted = unfold(part, term.family, context)
+            density = density_term(term, lifted, len(densities), len(parts) == 1, context)
+            if not term.only:
+                factors += factorize(term.name, len(densities), stand_in(density), structure.vectors, context)
+            densities.append(density)
+    factors += conditional_factors(densities, structure, context)
+    guards = tuple(context.guards)
+    elimination = eliminate(factors, structure.vectors, context)
+    log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
+    prior_guards = tuple(context.guards[len(guards) :])
+    derived, skipped = lift_deterministics(structure, context)
+    chosen, probed, by_element, failed = add_probes(structure, factors, len(densities), elimination, derived, context)
+    sites = find_sites(densities, context)
+    check_missing(context)
+    return ModelTables(
+        structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
+        tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, by_element, sites,
+        context,
+    )  # fmt: skip
+
+
+def density_term(term: Term, lifted: Lifted, index: int, whole: bool, context: Context) -> DensityTerm:
+    array = context.symbol(lifted)
+    shape = tuple(s.size for s in lifted.slots) + lifted.array_shape
+    placeholder = pt.tensor(f"density_{index}", dtype=array.type.dtype, shape=shape)
+    return DensityTerm(term, lifted, array, placeholder, whole)
+
+
+def stand_in(density: DensityTerm) -> Lifted:
+    return Lifted(density.lifted.shape, density.lifted.slots, symbol=density.input)
+
+
+def conditional_factors(
+    densities: Sequence[DensityTerm], structure: ModelStructure, context: Context
+) -> Iterator[Factor]:
+    """The factors of terms that only count in one state of a latent, those of one latent together."""
+    groups: dict[Variable, dict[int, int]] = {}
+    for i, density in enumerate(densities):
+        if density.term.only is not None:
+            latent, state = density.term.only
+            groups.setdefault(latent, {})[state] = i
+    for latent, members in groups.items():
+        values = {state: stand_in(densities[i]) for state, i in members.items()}
+        first = min(members.values())
+        for table in by_state(values, context.lift(latent), context):
+            yield from factorize(densities[first].term.name, first, table, structure.vectors, context)
+
+
+def prior_density(structure: ModelStructure, context: Context) -> Variable:
+    total = pt.constant(0.0)
+    for term in structure.priors:
+        if term.name in structure.fixed:
+            continue
+        with named(term.name):
+            density = context.lift(term.density)
+        if density.slots:
+            raise UnsupportedModelError(
+                f"The prior of '{term.name}' depends on a discrete latent; observe the latent or marginalize the prior."
+            )
+        repeats = int(np.prod([n for d, n in enumerate(density.shape) if density.is_virtual(d)], dtype=np.int64))
+        total = total + context.symbol(density).sum() * float(repeats)
+    return total
+
+
+def lift_deterministics(structure: ModelStructure, context: Context):
+    derived, skipped = [], {}
+    for variable in structure.deterministics:
+        try:
+            lifted = context.lift(variable)
+        except Refusal as refusal:
+            skipped[variable.name] = refusal.reason
+            continue
+        derived.append(DerivedValue(variable.name, lifted, context.symbol(lifted)))
+    return tuple(derived), skipped
+
+
+def add_probes(
+    structure: ModelStructure,
+    factors: Sequence[Factor],
+    n_terms: int,
+    elimination: Elimination,
+    derived: Sequence[DerivedValue],
+    context: Context,
+) -> tuple[tuple[Probe, ...], Elimination, Elimination, Mapping[str, str]]:
+    """Zero tables for every vector of latents and every Deterministic that reads one, and the sum that includes them.
+
+    Returns the probes, the elimination of all factors and probes together, that without the probes of Deterministics,
+    and name -> reason for the Deterministics whose posterior mean couples latents in a way that cannot be summed out.
+    """
+    wanted = [(v.name, whole(v)) for v in structure.vectors]
+    wanted += [(d.name, d.lifted) for d in derived if d.lifted.slots]
+    chosen: list[Probe] = []
+    factors, skipped = list(factors), {}
+    by_element = elimination
+    for i, (name, lifted) in enumerate(wanted):
+        shape = tuple(s.size for s in lifted.slots) + lifted.shape
+        zeros = tensor(f"probe_{name}", dtype="float64", shape=shape)
+        stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
+        extra = factorize(name, n_terms + len(chosen), stand_in, structure.vectors, context)
+        try:
+            elimination = eliminate([*factors, *extra], structure.vectors, context)
+        except UnsupportedModelError as error:
+            skipped[name] = str(error)
+            continue
+        factors += extra
+        chosen.append(Probe(name, zeros, shape))
+        by_element = elimination if i < len(structure.vectors) else by_element
+    return tuple(chosen), elimination, by_element, skipped
+
+
+def whole(vector: LatentVector) -> Lifted:
+    """All elements of a vector, as a value that reads them."""
+    states = np.arange(vector.states).reshape(-1, 1)
+    return Lifted((vector.n_elements,), (Slot(0, vector.states, vector.elements),), data=states)
+
+
+def check_missing(context: Context) -> None:
+    """Refuse NaN in anything that enters the log-density."""
+    if context.missing:
+        raise ValueError(
+            f"An array of shape {context.missing[0]} that the model uses (a covariate or an index) contains NaN. "
+            "Remove those rows, or model the missing values."
+        )
+
+
+def dependencies(outputs: Sequence[Variable], inputs: Sequence[Variable]) -> set[Variable]:
+    """Which of the inputs the outputs depend on."""
+    return set(inputs) & set(ancestors(outputs))
+
+
+def check_informed(tables: ModelTables) -> None:
+    """Refuse parameters that the likelihood does not depend on.
+
+    Raises
+    ------
+    UnsupportedModelError
+        A parameter that appears in no data term: a hyper-parameter of priors that maximum likelihood drops,
+        or a variable that nothing uses.
+    """
+    used = dependencies([d.array for d in tables.densities], tables.free_inputs)
+    for parameter in tables.structure.free:
+        if parameter.placeholder not in used:
+            raise UnsupportedModelError(uninformed(parameter, tables.structure))
+
+
+def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
+    name = parameter.name
+    children = [t.name for t in structure.priors if t.name != name and parameter.rv in set(ancestors([t.density]))]
+    if not children:
+        return (
+            f"'{name}' does not enter the likelihood, so it has no maximum-likelihood estimate: remove it, hold it "
+            f"with fixed={{'{name}': ...}}, or use estimator='map'."
+        )
+    names = ", ".join(map(repr, children))
+    return (
+        f"'{name}' only appears in the prior of {names}, which maximum likelihood drops: integrate out its children "
+        f"with latents=[{names}], or use estimator='map'."
+    )

@@ -1,0 +1,1 @@
+"""The only border from PyTensor to JAX."""

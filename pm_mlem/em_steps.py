@@ -142,12 +142,13 @@ def em_steps(
     1 [-1.86   1.739] -6.5824
     2 [-1.997  1.996] -6.4967
     """
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.objective.engine import engine_for
     from pm_mlem.objective.weights import unit_weights
 
     model = current_model(model)
     check_choice(estimator, ("mle", "map"), "estimator")
-    engine = engine_for(model, estimator, fixed=fixed)
+    engine = engine_for(model, estimator, Choices(fixed=fixed or {}))
     unit = unit_weights(engine.objective.tables, weights)
     point = engine.objective.space.unconstrain(start or {}, "start")
     return iterate(model, engine, unit, point, tolerance, max_iterations)

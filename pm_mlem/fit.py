@@ -124,21 +124,15 @@ def fit(
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
     from pm_mlem.estimate.notes import without_bound
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.objective.collapse import Guard
     from pm_mlem.objective.engine import engine_for
     from pm_mlem.objective.weights import unit_weights
     from pm_mlem.results.fit import Fit
 
-    build = partial(
-        engine_for,
-        model,
-        estimator,
-        latents=latents or (),
-        fixed=fixed,
-        backend=backend,
-        restraint=restraint_of(method),
-    )
-    engine = build()
+    choices = Choices(tuple(latents or ()), dict(fixed or {}))
+    build = partial(engine_for, model, estimator, backend=backend, restraint=restraint_of(method))
+    engine = build(choices)
     unit = unit_weights(engine.objective.tables, weights)
     algorithms = choose(method, engine)
     with progress(algorithms[0].title, enabled=progressbar) as observe:
@@ -155,7 +149,7 @@ def fit(
             fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
         while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
-            engine = build(bounds=grown)
+            engine = build(replace(choices, bounds=grown))
             start = Start("optimum with fewer states", optimum.point)
             guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
             optimum, _ = multistart(algorithms, problem, [start], observe=observe)

@@ -74,7 +74,8 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     from pm_mlem.fit import current_model
     from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.graph.roles.dims import plain
 
     model = plain(current_model(model))
-    return marginal_model(model, read(model, with_prior=False, latents=latents or ()))
+    return marginal_model(model, read(model, Choices(tuple(latents or ()))))

@@ -37,7 +37,7 @@ class Found:
 
 def evaluate(built: Built) -> Found:
     """Read and evaluate a model."""
-    tables = read(built.model, with_prior=False)
+    tables = read(built.model)
     theta = list(tables.free_inputs)
     densities = {d.input: d.array for d in tables.densities}
     units = list(tables.elimination.units)

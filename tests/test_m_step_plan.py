@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map
 from pm_mlem.objective.m_step.bounds import support
@@ -129,7 +130,7 @@ def test_a_common_prior_couples_under_map_only():
 
     with pm.Model() as model:
         build()
-    assert engine_for(model, "mle", fixed={"spread": 1.0}).m_step.newton.groups.count == 2
+    assert engine_for(model, "mle", Choices(fixed={"spread": 1.0})).m_step.newton.groups.count == 2
     plan = engine_for(model, "map").m_step
     assert plan.newton.names == ("spread", "beta")
     assert plan.newton.groups.count == 1

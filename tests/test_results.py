@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
-from pm_mlem.graph.roles.structure import states_dim
+from pm_mlem.graph.roles.analyse import states_dim
 
 
 def test_estimates_carry_dims_and_coords(faithful_fit):

@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 from scipy.stats import beta, norm
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.log_posterior import LogPosterior
 from pm_mlem.results.recovery import recover
@@ -99,7 +100,7 @@ HELD = [
 def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
     """Simplex, ordered, Cholesky, interval with an estimated bound, zero sum; up to the density of what is held."""
     original = build()
-    engine = engine_for(original, "map", fixed=fixed)
+    engine = engine_for(original, "map", Choices(fixed=fixed or {}))
     objective, model = engine.objective, conditioned(SimpleNamespace(model=original, _engine=engine))
     density, space = LogPosterior(objective), objective.space
     logp = model.compile_logp(mode=PLAIN)

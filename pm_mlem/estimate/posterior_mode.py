@@ -60,7 +60,7 @@ def posterior_mode(fit: Fit) -> PosteriorMode:
     Where they lead to none, the fit's own point is taken. Estimates on the boundary of their support or on their way
     to infinity start at the model's initial point.
     """
-    engine = engine_for(fit.model, "map", **fit._engine.arguments)
+    engine = engine_for(fit.model, "map", fit._engine.choices, backend=fit._engine.backend)
     density, data = LogPosterior(engine.objective), engine.objective.data
 
     def value_and_gradient(u):

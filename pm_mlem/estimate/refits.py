@@ -158,7 +158,9 @@ def replaceable(fit: Fit) -> Objective:
         no longer those of the fit.
     """
     try:
-        engine = engine_for(fit.model, fit.estimator, **fit._engine.arguments, replaceable=True)
+        engine = engine_for(
+            fit.model, fit.estimator, replace(fit._engine.choices, replaceable=True), backend=fit._engine.backend
+        )
     except Exception as error:
         raise ValueError(
             f"The observed data cannot be replaced in the compiled model ({error}); use kind='case'."

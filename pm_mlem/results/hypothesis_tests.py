@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,8 +80,7 @@ def singular(fit: Fit, kind: str, cluster, equations: int) -> str:
 
 def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> HypothesisTest:
     """See :meth:`pm_mlem.Fit.score_test`."""
-    arguments = dict(fit._engine.arguments)
-    fixed = dict(arguments["fixed"] or {})
+    fixed = dict(fit._engine.choices.fixed)
     if fit.estimator != "mle":
         raise ValueError("A score test needs maximum-likelihood estimates; fit with estimator='mle'.")
     if kind not in ("observed", "opg"):
@@ -95,8 +95,8 @@ def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> Hypothesis
         if name not in fixed:
             raise ValueError(f"release: '{name}' is not held in this fit; held are {', '.join(map(repr, fixed))}.")
     check_maximum(fit, "A score test")
-    arguments["fixed"] = {k: v for k, v in fixed.items() if k not in released}
-    objective = engine_for(fit.model, "mle", **arguments).objective
+    choices = replace(fit._engine.choices, fixed={k: v for k, v in fixed.items() if k not in released})
+    objective = engine_for(fit.model, "mle", choices, backend=fit._engine.backend).objective
     values = {n: fit.estimates[n].values for n in objective.space.names}
     try:
         point = objective.space.unconstrain(values)
@@ -257,7 +257,7 @@ def is_restriction(null: Fit, alternative: Fit) -> bool:
     """Whether the null is the model of the alternative with more held, as far as that is known."""
     if null.model is not alternative.model:
         return False
-    flat = [dict(fit._engine.arguments["fixed"] or {}) for fit in (null, alternative)]
+    flat = [dict(fit._engine.choices.fixed) for fit in (null, alternative)]
     return all(k in flat[0] and np.array_equal(as_array(flat[0][k]), as_array(v), equal_nan=True)
                for k, v in flat[1].items())  # fmt: skip
 
@@ -265,7 +265,7 @@ def is_restriction(null: Fit, alternative: Fit) -> bool:
 def on_boundary(null: Fit, alternative: Fit) -> int:
     """How many of the parameters that a restriction holds are on the boundary of the alternative's space."""
     structure, space = null._engine.objective.tables.structure, alternative._engine.objective.space
-    names = by_variable(null._engine.arguments["fixed"] or {}, space.names)
+    names = by_variable(null._engine.choices.fixed, space.names)
     scales = {p.name: p.scale for p in alternative._engine.objective.tables.structure.free}
     count = 0
     for name in space.names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,11 +179,11 @@ def check_names(model: pm.Model, data: Data, coords: Coords) -> None:
 
 def engine_at(fit: Fit, estimator: str, data: Data, **options) -> Engine:
     """The compiled functions of the fit's model, which holds new data."""
-    model, arguments = fit.model, dict(fit._engine.arguments)
+    model, choices = fit.model, changed(fit._engine.choices, **options)
     try:
-        engine = engine_for(model, estimator, **arguments, **options)
+        engine = engine_for(model, estimator, choices, backend=fit._engine.backend)
         while grown := engine.larger_bounds(fit._optimum.point):
-            engine = engine_for(model, estimator, **{**arguments, "bounds": grown}, **options)
+            engine = engine_for(model, estimator, changed(choices, bounds=grown), backend=fit._engine.backend)
     except UnsupportedModelError:
         raise
     except Exception as error:

@@ -164,6 +164,21 @@ class ModelStructure:
         """Values of parameters that are held in part, NaN where they are free."""
         return {p.name: p.held for p in self.free if p.held is not None}
 
+    @property
+    def local_optima(self) -> bool:
+        """Whether the likelihood may well have several optima, so that one start is not enough."""
+        return bool(self.latents)
+
+    @property
+    def complete_data(self) -> bool:
+        """Whether there are complete data that EM takes the expectation of: something is summed out."""
+        return bool(self.latents)
+
+    @property
+    def components(self) -> bool:
+        """Whether there are components that may collapse, empty or coincide: states that the data are assigned to."""
+        return bool(self.latents)
+
     def vector_of(self, name: str) -> tuple[int, Latent]:
         """The position of the vector that a latent belongs to, and the latent."""
         position, item = next((i, item) for i, item in enumerate(self.latents) if item.name == name)

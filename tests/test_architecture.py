@@ -37,6 +37,29 @@ def test_a_room_imports_only_rooms_before_it(path):
             assert module.split(".")[1] in allowed, f"{path.name} imports {module}"
 
 
+def modules(path: Path):
+    """The package's modules that a file imports anywhere: at its top, within functions, for types."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *[f"{node.module}.{alias.name}" for alias in node.names]]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            target = ROOT.parent / Path(*name.split("."))
+            if name.startswith("pm_mlem.") and target.with_suffix(".py").exists():
+                yield target.with_suffix(".py")
+
+
+@pytest.mark.parametrize("room", ["graph", "objective"])
+def test_imports_within_a_room_form_no_circle(room):
+    """Packages' own files aside: they gather names for others."""
+    left = {p: set(modules(p)) for p in (ROOT / room).rglob("*.py") if p.name != "__init__.py"}
+    while ready := [path for path, needed in left.items() if not needed & set(left)]:
+        left = {path: needed for path, needed in left.items() if path not in ready}
+    assert sorted(str(path.relative_to(ROOT)) for path in left) == []
+
+
 @pytest.mark.parametrize("room", ["optimize", "inference"])
 def test_optimizers_and_inference_know_no_pymc(room):
     for path in (ROOT / room).glob("*.py"):

@@ -9,6 +9,8 @@ from pytensor.graph.op import Op
 
 import pm_mlem as mlem
 from brute_force import enumerate_latents
+from pm_mlem.graph.lift import lift_node
+from pm_mlem.graph.lift.rules_generic import rebuild
 from pm_mlem.objective.engine import engine_for
 
 N = 5
@@ -228,3 +230,11 @@ def test_a_state_beyond_the_parameter_is_refused():
         pm.Normal("y", mu[z], 1.0, observed=Y)
     with pytest.raises(mlem.UnsupportedModelError, match=r"axis of length 2 is indexed with a latent"):
         mlem.fit(result, progressbar=False)
+
+
+def test_the_rule_for_all_operations_is_a_rule_like_the_others():
+    """The base function knows no rule; that for operations without one of their own is registered for ``Op``."""
+    assert lift_node.dispatch(Op) is rebuild
+    assert lift_node.dispatch(type("Unknown", (Op,), {})) is rebuild
+    with pytest.raises(NotImplementedError, match="no rule is registered for str"):
+        lift_node("no operation", None, [], None)

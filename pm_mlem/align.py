@@ -204,7 +204,7 @@ def deterministics(fit: Fit, parameters: dict[str, np.ndarray], posterior: xr.Da
     rows = []
     for i in range(len(next(iter(parameters.values())))):
         point = objective.space.unconstrain({n: v[i] for n, v in parameters.items()})
-        values = dict(zip(readout.names, readout.evaluate(point, objective.data)[0], strict=True))
+        values = dict(zip(readout.names, readout.evaluate(point, fit._engine.data)[0], strict=True))
         rows.append([np.asarray(values[n]) for n in wanted])
     return {n: np.stack([row[k] for row in rows]) for k, n in enumerate(wanted)}
 

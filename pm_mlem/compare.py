@@ -198,7 +198,7 @@ def renamed_fit(to_name: str, fit: Any, name: str, order: Alignment, draws) -> t
         own = {n: values[n][0] if n in values else fit.estimates[n].values for n in objective.space.names}
         with suppress(ValueError):  # its parameters may not allow it: held, or ordered by a transform
             point = objective.space.unconstrain(own)
-            value = float(objective.value_and_gradient(point, fit._weights, objective.data)[0])
+            value = float(objective.value_and_gradient(point, fit._weights, fit._engine.data)[0])
             if np.isclose(value, fit._optimum.value, rtol=1e-9, atol=1e-9):
                 fit = replace(fit, _optimum=replace(fit._optimum, point=point))
                 return fit, [f"The states of '{name}' were renamed to those of '{to_name}' (margin {margin:.2f})."]

@@ -84,7 +84,7 @@ class EMStep:
     def log_likelihood_at(self, values: Mapping[str, Any]) -> float:
         """The log-likelihood (plus the log-prior under "map") at other parameter values, as in ``lower_bound_at``."""
         objective = self.fit._engine.objective
-        return float(objective.value_and_gradient(self._moved(values), self.fit._weights, objective.data)[0])
+        return float(objective.value_and_gradient(self._moved(values), self.fit._weights, self.fit._engine.data)[0])
 
     def _moved(self, values: Mapping[str, Any]) -> np.ndarray:
         space = self.fit._engine.objective.space
@@ -178,4 +178,4 @@ def iterate(
 
 def q_function(engine: Engine, point: np.ndarray, to: np.ndarray, unit: np.ndarray) -> float:
     """Q at one point, the expectation taken at another."""
-    return float(engine.expected(point, to, unit, engine.objective.data))
+    return float(engine.expected(point, to, unit, engine.data))

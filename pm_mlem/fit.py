@@ -257,7 +257,7 @@ def ran(optimum: Optimum) -> str:
 def problem_of(engine: Engine, unit: np.ndarray, random_seed: int | None = None) -> Problem:
     """Close the compiled functions over the data and the weights; each is checked before its first use."""
     seed = int(np.random.default_rng(random_seed).integers(2**31))
-    objective, data = engine.objective, engine.objective.data
+    objective, data = engine.objective, engine.data
 
     def value_and_gradient(u):
         engine.verify("value_and_gradient")
@@ -305,7 +305,7 @@ def start_points(
     from pm_mlem.objective.starts import StartMaker
 
     objective = engine.objective
-    maker = StartMaker(objective, lambda: engine.em_map, unit, np.random.default_rng(random_seed))
+    maker = StartMaker(objective, lambda: engine.em_map, unit, engine.data, np.random.default_rng(random_seed))
 
     def more(count: int) -> list[Start]:
         return [Start(origin, point) for origin, point in maker.further(count)]
@@ -342,7 +342,7 @@ def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
     """Which term is to blame, and where."""
     objective = engine.objective
     theta = objective.space.constrain(point)
-    arrays = objective.densities(*theta, *objective.data)
+    arrays = objective.densities(*theta, *engine.data)
     names = [d.term.name for d in objective.tables.densities]
     bad = [n for n, a in zip(names, arrays, strict=True) if not np.all(np.isfinite(np.asarray(a)))]
     where = ", ".join(

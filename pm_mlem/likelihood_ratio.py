@@ -160,7 +160,7 @@ def replicates(
 def best(refit: Refitter, points: list[np.ndarray], drawn: Mapping[str, np.ndarray]) -> float:
     """The largest log-likelihood that refits to data reach from several points; NaN if none converges."""
     objective, weights = refit.objective, refit.fit._weights
-    data = objective.data_with(drawn)
+    data = objective.data_with(refit.engine.data, drawn)
     if not objective.space.size:
         return float(objective.log_likelihood(points[0], weights, data))
     values = []

@@ -228,12 +228,12 @@ def initial_values(fit: Fit, normal: Normal, rng: np.random.Generator) -> dict[s
     import jax
     import pytensor.tensor as pt
 
-    space, density = fit._engine.objective.space, fit._posterior_mode.density
+    space, mode = fit._engine.objective.space, fit._posterior_mode
     if not space.names:
         return {}
     points = normal.draws(STARTS, rng)
     for _ in range(6):  # a normal distribution may reach where the density is 0
-        bad = ~np.isfinite(density.on(points))
+        bad = ~np.isfinite(mode.density.on(points, mode.data))
         if not bad.any():
             break
         points[bad] = normal.mean + 0.5 * (points[bad] - normal.mean)

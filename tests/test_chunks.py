@@ -137,11 +137,11 @@ def model_of(define):
 
 
 def problem(define, estimator="mle"):
-    """An objective, a point, and weights that remove some units."""
-    objective = engine_for(model_of(define), estimator).objective
-    rng = np.random.default_rng(4)
+    """An objective, its data, a point, and weights that remove some units."""
+    engine = engine_for(model_of(define), estimator)
+    objective, rng = engine.objective, np.random.default_rng(4)
     u = objective.space.initial + 0.1 * rng.normal(size=objective.space.size)
-    return objective, u, rng.integers(3, size=objective.n_units).astype(float)
+    return objective, engine.data, u, rng.integers(3, size=objective.n_units).astype(float)
 
 
 def in_chunks(objective, length):
@@ -152,64 +152,64 @@ def in_chunks(objective, length):
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_scores_do_not_depend_on_chunks(define):
-    whole, u, _ = problem(define)
-    gradient = whole.value_and_gradient(u, np.ones(whole.n_units), whole.data)[1]
-    expected = np.asarray(whole.scores(u, whole.data))
+    whole, data, u, _ = problem(define)
+    gradient = whole.value_and_gradient(u, np.ones(whole.n_units), data)[1]
+    expected = np.asarray(whole.scores(u, data))
     np.testing.assert_allclose(expected.sum(axis=0), gradient, rtol=1e-9, atol=1e-8)
-    np.testing.assert_allclose(in_chunks(whole, 17).scores(u, whole.data), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(in_chunks(whole, 17).scores(u, data), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_value_gradient_and_hessian_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
-    expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, whole.data))
+    whole, data, u, weights = problem(define)
+    expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, data))
     for length in (10, N - 1) if define is normal_mixture else (17,):
-        found = in_chunks(whole, length).derivatives(u, weights, whole.data)
+        found = in_chunks(whole, length).derivatives(u, weights, data)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     theta = whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step(whole, theta, weights, data)
     moved = whole.space.constrain(u + 0.05)
     for length in (13, 50) if define is normal_mixture else (30,):
         cut = in_chunks(whole, length)
-        same_value, same_posterior = e_step(cut, theta, weights, whole.data)
+        same_value, same_posterior = e_step(cut, theta, weights, data)
         assert float(same_value) == pytest.approx(float(value), rel=1e-12)
         for a, b in zip(same_posterior, posterior, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-        expected = whole.expected(moved, posterior, whole.data)
-        assert float(cut.expected(moved, posterior, whole.data)) == pytest.approx(float(expected), rel=1e-12)
+        expected = whole.expected(moved, posterior, data)
+        assert float(cut.expected(moved, posterior, data)) == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     cut = in_chunks(whole, 17)
     expected, found = build_readout(whole), build_readout(cut)
     assert found.rows is not None
-    for a, b in zip(*[jax.tree.leaves(r.evaluate(u, whole.data)) for r in (expected, found)], strict=True):
+    for a, b in zip(*[jax.tree.leaves(r.evaluate(u, data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
     if not expected.latent_names:
         return
-    for a, b in zip(*[jax.tree.leaves(r.decode(u, whole.data)) for r in (expected, found)], strict=True):
+    for a, b in zip(*[jax.tree.leaves(r.decode(u, data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10)
     theta = whole.space.constrain(u)
-    a, b = [jax.tree.leaves(o.decoded(theta, weights, whole.data)) for o in (whole, cut)]
+    a, b = [jax.tree.leaves(o.decoded(theta, weights, data)) for o in (whole, cut)]
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(y, x, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("define", [normal_mixture, hidden_markov_sequences])
 def test_draws_in_chunks_have_the_posterior(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     cut, theta = in_chunks(whole, 17), whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step(whole, theta, weights, data)
     keys = jax.random.split(jax.random.key(1), 2000)
-    values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, whole.data, key)))(keys)
+    values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, data, key)))(keys)
     np.testing.assert_allclose(values, value, rtol=1e-10)
     for array, expected in zip(drawn, posterior, strict=True):
         spread = np.asarray(array).std(axis=0) / np.sqrt(2000)
@@ -224,9 +224,9 @@ def test_chunks_draw_from_random_numbers_of_their_own():
         z = pm.Categorical("z", w, shape=N)
         pm.Normal("y", 0.1 * z, 1.0, observed=np.zeros(N))
 
-    whole, u, _ = problem(define)
+    whole, data, u, _ = problem(define)
     cut = in_chunks(whole, 20)
-    drawn = cut.sampled(cut.space.constrain(u), np.ones(N), cut.data, jax.random.key(1))[1][-1]
+    drawn = cut.sampled(cut.space.constrain(u), np.ones(N), data, jax.random.key(1))[1][-1]
     chunks = np.asarray(drawn)[0].reshape(-1)[: N // 20 * 20].reshape(-1, 20)
     assert len(np.unique(chunks, axis=0)) == len(chunks)
 
@@ -237,11 +237,11 @@ def test_what_mixes_rows_stays_in_one_piece(define):
 
 
 def test_weights_may_be_a_batch():
-    whole, u, weights = problem(normal_mixture)
+    whole, data, u, weights = problem(normal_mixture)
     batch = np.stack([weights, np.ones_like(weights)])
     cut = in_chunks(whole, 25)
-    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, cut.data)
-    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, whole.data)
+    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, data)
+    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, data)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -261,10 +261,10 @@ def test_a_fit_in_chunks_is_the_same_fit(monkeypatch, estimator):
 def test_hessians_column_by_column(monkeypatch):
     from pm_mlem.objective import objective as module
 
-    whole, u, weights = problem(latent_classes)
-    expected = np.asarray(whole.derivatives(u, weights, whole.data)[2])
+    whole, data, u, weights = problem(latent_classes)
+    expected = np.asarray(whole.derivatives(u, weights, data)[2])
     monkeypatch.setattr(module, "LARGEST_ARRAY", 2 * whole.work)
-    found = replace(whole).derivatives(u, weights, whole.data)[2]
+    found = replace(whole).derivatives(u, weights, data)[2]
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -292,9 +292,9 @@ def lifetimes(rng):
 @pytest.mark.parametrize("estimator", ["mle", "map"])
 @pytest.mark.parametrize("define", [*SPLIT, regressions, shapes, lifetimes])
 def test_the_m_step_does_not_depend_on_chunks(define, estimator):
-    whole, u, weights = problem(define, estimator)
+    whole, data, u, weights = problem(define, estimator)
     plan = plan_of(whole)
-    expected, value = em_map(whole, plan)(u, weights, whole.data, None, False)
-    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, whole.data, None, False)
+    expected, value = em_map(whole, plan)(u, weights, data, None, False)
+    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, data, None, False)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
     assert float(same) == pytest.approx(float(value), rel=1e-12)

@@ -133,11 +133,11 @@ def test_annealing_in_chunks_equals_annealing_at_once(mixture):
     objective = engine.objective
     chunked = replace(objective, chunks=build_chunks(objective.tables, objective.work, False, chunk=32))
     u, unit = objective.space.unconstrain(START), np.ones(objective.n_units)
-    expected = engine.tempered_map(u, unit, objective.data, 0.4)
-    found = tempered_map(chunked, engine.m_step)(u, unit, objective.data, 0.4)
+    expected = engine.tempered_map(u, unit, engine.data, 0.4)
+    found = tempered_map(chunked, engine.m_step)(u, unit, engine.data, 0.4)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     plain = problem_of(engine, unit).em.soft(u)[0]
-    np.testing.assert_allclose(engine.tempered_map(u, unit, objective.data, 1.0), plain, atol=1e-10)
+    np.testing.assert_allclose(engine.tempered_map(u, unit, engine.data, 1.0), plain, atol=1e-10)
 
 
 @pytest.mark.parametrize("estimator", ["mle", "map"])

@@ -108,7 +108,7 @@ def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
     assert {v.name for v in model.free_RVs} == set(space.names)
     for _ in range(3):
         u = space.initial + 0.3 * rng.normal(size=space.size)
-        differences.append(float(logp(value_point(model, space, u))) - float(density(u, objective.data)))
+        differences.append(float(logp(value_point(model, space, u))) - float(density(u, engine.data)))
     assert np.ptp(differences) < 1e-7
     assert fixed or abs(differences[0]) < 1e-7
 

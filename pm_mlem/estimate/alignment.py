@@ -212,7 +212,7 @@ class Matcher:
 
     def evaluate(self) -> Callable:
         """``theta -> (posterior by vector, log-likelihood by unit)``."""
-        readout, data = self.fit._engine.readout, self.objective.data
+        readout, data = self.fit._engine.readout, self.fit._engine.data
         names = [self.tables.structure.vectors[i].name for i in self.vectors]
 
         @jax.jit
@@ -294,7 +294,7 @@ class Matcher:
         return self.objective.jit_once(self.objective.log_prior)
 
     def prior(self, u: np.ndarray) -> float:
-        return float(self.log_prior(u, self.objective.data))
+        return float(self.log_prior(u, self.fit._engine.data))
 
     # --- which states --------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from pm_mlem.estimate.refits import replaceable
 from pm_mlem.graph.tables.units import data_entries, unit_groups, units_of_elements
-from pm_mlem.objective.objective import Objective
-from pm_mlem.objective.readout import Readout, build_readout
+from pm_mlem.objective.engine import Engine
+from pm_mlem.objective.readout import Readout
 from pm_mlem.results.latents import state_labels
 
 if TYPE_CHECKING:
@@ -116,12 +116,12 @@ def observed_density(fit: Fit, name: str | None = None, latent: str | None = Non
     """
     name = named(fit, name)
     try:
-        objective = replaceable(fit)
+        engine = replaceable(fit)
     except ValueError as error:
         raise ValueError(f"The density of '{name}' cannot be evaluated at other values: {error}") from error
-    if name not in objective.tables.structure.inputs:
+    if name not in engine.objective.tables.structure.inputs:
         raise ValueError(f"The density of '{name}' cannot be evaluated at other values: it is not an input.")
-    return Reader(fit, objective, name).read(latent)
+    return Reader(fit, engine, name).read(latent)
 
 
 def named(fit: Fit, name: str | None) -> str:
@@ -140,14 +140,15 @@ def named(fit: Fit, name: str | None) -> str:
 class Reader:
     """Finds out how the density of one variable can be read off the compiled model."""
 
-    def __init__(self, fit: Fit, objective: Objective, name: str):
-        self.fit, self.objective, self.name = fit, objective, name
-        self.tables = objective.tables
-        self.readout: Readout = build_readout(objective)
+    def __init__(self, fit: Fit, engine: Engine, name: str):
+        self.fit, self.engine, self.name = fit, engine, name
+        self.objective = engine.objective
+        self.tables = self.objective.tables
+        self.readout: Readout = engine.readout
         self.position = list(self.tables.structure.inputs).index(name)
         self.values = np.asarray(self.tables.structure.inputs[name][1])
         self.terms = [i for i, d in enumerate(self.tables.densities) if d.term.members == (name,)]
-        self.theta = objective.space.constrain(fit._optimum.point)
+        self.theta = self.objective.space.constrain(fit._optimum.point)
         if not self.terms or self.values.size == 1:
             raise ValueError(
                 f"'{name}' is a single number (one of many variables of a python loop, say); write the model with one "
@@ -196,7 +197,7 @@ class Reader:
         return any(g.observed == (self.name,) and not g.potentials for g in unit_groups(self.tables))
 
     def data(self, values) -> tuple:
-        data = list(self.objective.data)
+        data = list(self.engine.data)
         symbol = self.tables.structure.inputs[self.name][0]
         data[self.position] = jnp.asarray(values, dtype=symbol.type.dtype).reshape(symbol.type.shape)
         return tuple(data)
@@ -248,7 +249,7 @@ class Reader:
         vector, inverse = self.vector_at(address)
         names = [self.tables.structure.latents[i].name for i in vector.latents]
         known = [n for n in names if n in self.readout.latent_names]
-        posterior, _ = self.readout.posterior_and_units(self.theta, self.objective.data)
+        posterior, _ = self.readout.posterior_and_units(self.theta, self.engine.data)
         shares = np.asarray(posterior[vector.name])[:, inverse]
         chosen = self.choice(latent, known[:1] if latent is None else known)
         return self.compiled(density), shares, chosen, self.labels(chosen)

@@ -28,12 +28,13 @@ class PosteriorMode:
 
     Attributes
     ----------
-    density : its log-density
+    density, data : its log-density, and the data at which it is evaluated
     normal : the normal distribution it resembles there (unconstrained space)
     reason : why the mean of that is no mode; empty where it is one
     """
 
     density: LogPosterior
+    data: tuple
     normal: Normal
     reason: str
 
@@ -61,7 +62,7 @@ def posterior_mode(fit: Fit) -> PosteriorMode:
     to infinity start at the model's initial point.
     """
     engine = engine_for(fit.model, "map", fit._engine.choices, backend=fit._engine.backend)
-    density, data = LogPosterior(engine.objective), engine.objective.data
+    density, data = LogPosterior(engine.objective), engine.data
 
     def value_and_gradient(u):
         value, gradient = density.value_and_gradient(u, data)
@@ -89,7 +90,7 @@ def posterior_mode(fit: Fit) -> PosteriorMode:
     normal = normal_at(point, np.where(np.isfinite(hessian), hessian, 0.0))
     if not reason and normal.flat.shape[1]:
         reason = f"the posterior density is flat in {normal.flat.shape[1]} direction(s)"
-    return PosteriorMode(density, normal, reason)
+    return PosteriorMode(density, data, normal, reason)
 
 
 def inside(fit: Fit) -> np.ndarray:

@@ -155,7 +155,7 @@ class Profiles:
 
     def probability(self, name: str, index: tuple[int, ...], label: str, estimate: float) -> Entry:
         """An entry of a row of probabilities: its log-odds within what the free entries of the row share."""
-        readout, data = self.fit._engine.readout, self.fit._engine.objective.data
+        readout, data = self.fit._engine.readout, self.fit._engine.data
         free, value = self.space.is_free(name), self.space.values(self.peak.point)[name]
         top, rest = np.zeros(free.shape), np.zeros(free.shape)
         top[index] = 1.0
@@ -177,7 +177,7 @@ class Profiles:
 
     def natural_scale(self, name: str, index: tuple[int, ...], label: str, estimate: float) -> Entry:
         """Any other number, as it is."""
-        readout, data = self.fit._engine.readout, self.fit._engine.objective.data
+        readout, data = self.fit._engine.readout, self.fit._engine.data
         shape = self.fit._report[0][name].shape
         position = int(np.ravel_multi_index(index, shape)) if index else 0
 

@@ -13,8 +13,7 @@ from pm_mlem.estimate.diagnosis import Names, runaway_directions
 from pm_mlem.estimate.simulate import simulator
 from pm_mlem.objective.collapse import Guard
 from pm_mlem.objective.compiled_refit import refitting, whitening
-from pm_mlem.objective.engine import engine_for
-from pm_mlem.objective.objective import Objective
+from pm_mlem.objective.engine import Engine, engine_for
 from pm_mlem.optimize import EM, LBFGS, EMMaps, Newton, Problem
 from pm_mlem.optimize.loop import run
 
@@ -46,12 +45,12 @@ class Refitter:
     Parameters
     ----------
     fit : where refits start
-    objective : what is maximised; that of the fit, or one whose data can be replaced
+    engine : what is maximised; that of the fit, or one whose data can be replaced
     """
 
-    def __init__(self, fit: Fit, objective: Objective):
-        self.fit, self.objective, self.start = fit, objective, fit._optimum.point
-        self.own = objective is fit._engine.objective
+    def __init__(self, fit: Fit, engine: Engine):
+        self.fit, self.engine, self.objective, self.start = fit, engine, engine.objective, fit._optimum.point
+        self.own = engine is fit._engine
 
     @cached_property
     def transform(self) -> np.ndarray:
@@ -128,9 +127,9 @@ class Refitter:
 
 def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs) -> Iterator[Replicate]:
     """Refits to the fit's own data with weights that are drawn."""
-    refit = Refitter(fit, fit._engine.objective)
+    refit = Refitter(fit, fit._engine)
     for rng in rngs:
-        yield refit(draw(rng), fit._engine.objective.data)
+        yield refit(draw(rng), fit._engine.data)
 
 
 def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
@@ -142,14 +141,14 @@ def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
         Data cannot be drawn from the model, or not be replaced in its compiled functions.
     """
     draw = simulator(fit)
-    objective = replaceable(fit)
-    refit = Refitter(fit, objective)
+    engine = replaceable(fit)
+    refit = Refitter(fit, engine)
     for rng in rngs:
-        yield refit(fit._weights, objective.data_with(draw(rng)))
+        yield refit(fit._weights, engine.objective.data_with(engine.data, draw(rng)))
 
 
-def replaceable(fit: Fit) -> Objective:
-    """The fit's objective with the observed data as inputs.
+def replaceable(fit: Fit) -> Engine:
+    """The fit's engine with the observed data as inputs.
 
     Raises
     ------
@@ -168,10 +167,10 @@ def replaceable(fit: Fit) -> Objective:
     objective = replace(engine.objective, penalty=fit._engine.objective.penalty)
     value = np.nan
     if objective.n_units == fit._engine.objective.n_units and objective.space.size == fit.n_params:
-        value = float(objective.value_and_gradient(fit._optimum.point, fit._weights, objective.data)[0])
+        value = float(objective.value_and_gradient(fit._optimum.point, fit._weights, engine.data)[0])
     if not abs(value - fit._optimum.value) <= 1e-7 * (1.0 + abs(fit._optimum.value)):
         raise ValueError(
             f"The model's log-density at the estimates is {value:.8g} now and was {fit._optimum.value:.8g} in the fit: "
             "its data were replaced since. Fit it again first."
         )
-    return objective
+    return replace(engine, objective=objective)

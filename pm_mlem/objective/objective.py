@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,8 @@ class Objective:
 
     All functions take the flat unconstrained vector ``u`` and one weight for every independent unit. The
     log-likelihood is that of the observed data (latents summed out, all constants); the value adds the
-    log-prior in the constrained space under "map", and the penalty where there is one.
+    log-prior in the constrained space under "map", and the penalty where there is one. The data are an argument
+    of every function; :func:`data_of` gives those that the model was read with.
     """
 
     tables: ModelTables
@@ -44,24 +44,17 @@ class Objective:
     """(density arrays, probes, data) -> as ``partition``; its gradient by the probes is the posterior"""
     guards: Callable[..., list]
     prior: Callable[..., list]
-    data: tuple[Any, ...]
     chunks: Chunks | None = None
     """Evaluation in chunks of rows, where the data are large"""
     penalty: Callable | None = None
     """theta list -> what is added to the log-likelihood to keep scales away from 0"""
 
-    def with_data(self, data: Sequence) -> Objective:
-        """The same functions, compiled ones included, beside other data of the same shapes."""
-        other = copy(self)
-        object.__setattr__(other, "data", tuple(data))
-        return other
-
-    def data_with(self, observed: Mapping[str, np.ndarray]) -> tuple:
-        """The data with other values of the observed variables, where these are inputs (``replaceable=True``)."""
-        data = list(self.data)
+    def data_with(self, data: Sequence, observed: Mapping[str, np.ndarray]) -> tuple:
+        """Data with other values of the observed variables, where these are inputs (``replaceable=True``)."""
+        changed = list(data)
         for i, (name, (symbol, _)) in enumerate(self.tables.structure.inputs.items()):  # the first of the data
-            data[i] = np.asarray(observed[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
-        return tuple(data)
+            changed[i] = np.asarray(observed[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
+        return tuple(changed)
 
     # --- pure functions ------------------------------------------------------------------------------------
 
@@ -373,6 +366,11 @@ def lower_choices(tables: ModelTables, semiring: Semiring) -> Callable[..., list
         return lower(inputs, outputs, "jax")
 
 
+def data_of(tables: ModelTables) -> tuple[jax.Array, ...]:
+    """The data that a model was read with, for the functions of its objective."""
+    return tuple(jnp.asarray(v) for _, v in tables.data)
+
+
 def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
     """Lower a model's tables; falls back to callbacks where JAX lacks an Op."""
     space = build_space(tables.structure, tables, backend)
@@ -387,9 +385,8 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
-    data = tuple(jnp.asarray(v) for _, v in tables.data)
     chunks = build_chunks(tables, largest_array(tables), infinite) if backend == "jax" else None
-    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data, chunks)
+    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, chunks)
 
 
-__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "product"]
+__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "data_of", "product"]

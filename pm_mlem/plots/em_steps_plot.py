@@ -182,7 +182,7 @@ def close_up(step) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     start, end = step.fit._optimum.point, step._next
     way = np.linspace(-0.5, 2.0, 51)
     points = [start + w * (end - start) for w in way]
-    data = engine.objective.data
+    data = engine.data
     value = [float(engine.objective.value_and_gradient(u, weights, data)[0]) for u in points]
     bound = [step.log_likelihood + float(engine.expected(start, u, weights, data)) - step.q_before for u in points]
     touch = points_xy([0.0, 1.0], [step.log_likelihood, step.lower_bound], ["touch"])

@@ -117,7 +117,7 @@ def constrained(fit: Fit, points: np.ndarray) -> dict[str, np.ndarray]:
 
 def values_at(fit: Fit, points: np.ndarray) -> dict[str, np.ndarray]:
     """Parameters and small Deterministics at unconstrained points ``(n, p)``, in the order of the model."""
-    readout, data = fit._engine.readout, fit._engine.objective.data
+    readout, data = fit._engine.readout, fit._engine.data
     names = fit._engine.objective.space.names
     values = constrained(fit, points)
     small = [i for i, n in enumerate(readout.names) if n not in names and np.size(fit._report[0][n]) <= LARGE]
@@ -143,7 +143,7 @@ def units_at(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             units = readout.posterior_and_units(theta, data)[1]
         return jnp.where(objective.allowed(theta, data), units, -jnp.inf), objective.additions(u, data)
 
-    units, more = jax.jit(lambda points, data: jax.lax.map(lambda u: at(u, data), points))(points, objective.data)
+    units, more = jax.jit(lambda points, data: jax.lax.map(lambda u: at(u, data), points))(points, fit._engine.data)
     weighted = fit._weights * np.where(fit._weights == 0, 0.0, np.asarray(units))
     return weighted, weighted.sum(axis=1) + np.asarray(more)
 

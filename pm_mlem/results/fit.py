@@ -17,7 +17,6 @@ from pm_mlem.graph.tables.units import UnitGroup, unit_groups
 from pm_mlem.inference.covariance import variability
 from pm_mlem.inference.information import Information
 from pm_mlem.objective.engine import Engine
-from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.problem import Optimum, Status
 from pm_mlem.results.latents import decoded, probabilities
 
@@ -123,8 +122,7 @@ class Fit:
 
     @cached_property
     def _report(self):
-        objective = self._engine.objective
-        estimands, latents, units = self._engine.readout.evaluate(self._optimum.point, objective.data)
+        estimands, latents, units = self._engine.readout.evaluate(self._optimum.point, self._engine.data)
         return (
             dict(zip(self._engine.readout.names, map(np.asarray, estimands), strict=True)),
             dict(zip(self._engine.readout.latent_names, map(np.asarray, latents), strict=True)),
@@ -287,15 +285,14 @@ class Fit:
         .. [1] Celeux, G. & Soromenho, G. *An entropy criterion for assessing the number of clusters in a mixture
            model*. J. Classification 13 (1996). https://doi.org/10.1007/BF01246098
         """
-        objective = self._engine.objective
-        return max(float(self._engine.readout.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
+        return max(float(self._engine.readout.entropy(self._optimum.point, self._weights, self._engine.data)), 0.0)
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
     @cached_property
     def _derivatives(self) -> tuple[np.ndarray, np.ndarray]:
         """Gradient and Hessian of the objective at the estimates, see :func:`derivatives_at`."""
-        value, gradient, hessian = derivatives_at(self._engine.objective, self._weights, self._optimum.point)
+        value, gradient, hessian = derivatives_at(self._engine, self._weights, self._optimum.point)
         tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
         if not abs(float(value) - self._optimum.value) <= tolerance:
             raise RuntimeError(
@@ -309,7 +306,7 @@ class Fit:
         """Which parameters have standard errors, and why not the others."""
         objective = self._engine.objective
         return diagnose(
-            objective, self._optimum.point, self._derivatives[1], partial(derivatives_at, objective, self._weights)
+            objective, self._optimum.point, self._derivatives[1], partial(derivatives_at, self._engine, self._weights)
         )
 
     @property
@@ -327,7 +324,7 @@ class Fit:
             return information.useless, "the objective has no maximum here"
         objective = self._engine.objective
         if objective.estimator == "map" and objective.kinks.prior_at(
-            objective.space.constrain(self._optimum.point), objective.data
+            objective.space.constrain(self._optimum.point), self._engine.data
         ):
             return information.useless, "the density of the priors has a kink at the estimate"
         reason = no_maximum(self._engine, self._optimum, information, self._derivatives[0])
@@ -335,14 +332,14 @@ class Fit:
 
     @cached_property
     def _jacobians(self) -> dict[str, np.ndarray]:
-        jacobians = self._engine.readout.jacobian(self._optimum.point, self._engine.objective.data)
+        jacobians = self._engine.readout.jacobian(self._optimum.point, self._engine.data)
         return dict(zip(self._engine.readout.names, map(np.asarray, jacobians), strict=True))
 
     @cached_property
     def _scores(self) -> np.ndarray:
         """Derivatives of the units' log-likelihoods at the estimates (unconstrained space), ``(units, p)``."""
         objective = self._engine.objective
-        return np.asarray(objective.scores(self._optimum.point, objective.data))
+        return np.asarray(objective.scores(self._optimum.point, self._engine.data))
 
     def covariance(
         self,
@@ -1020,7 +1017,7 @@ class Fit:
         objective, readout = self._engine.objective, self._engine.readout
         if not readout.latent_names:
             raise ValueError("The model has no discrete latent variables to decode.")
-        states, joint = readout.decode(self._optimum.point, objective.data)
+        states, joint = readout.decode(self._optimum.point, self._engine.data)
         with np.errstate(invalid="ignore"):  # impossible units of weight 0
             units = np.asarray(joint) - self._report[2]
         return decoded(objective.tables, self._labels, readout.latent_names, states, units, self._weights)
@@ -1118,16 +1115,15 @@ class Fit:
         return rich_display(self)
 
 
-def derivatives_at(
-    objective: Objective, weights: np.ndarray, point: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
+def derivatives_at(engine: Engine, weights: np.ndarray, point: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Value, gradient and Hessian of an objective.
 
     Where the log-likelihood has kinks its Hessian says nothing, and minus the outer product of the units' scores takes
     its place.
     """
-    value, gradient, hessian = objective.derivatives(point, weights, objective.data)
+    objective = engine.objective
+    value, gradient, hessian = objective.derivatives(point, weights, engine.data)
     if objective.kinks.terms:
-        scores = np.asarray(objective.scores(point, objective.data))
-        hessian = np.asarray(objective.prior_curvature(point, objective.data)) - variability(scores, weights)
+        scores = np.asarray(objective.scores(point, engine.data))
+        hessian = np.asarray(objective.prior_curvature(point, engine.data)) - variability(scores, weights)
     return float(value), np.asarray(gradient), np.asarray(hessian)

@@ -96,7 +96,8 @@ def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> Hypothesis
             raise ValueError(f"release: '{name}' is not held in this fit; held are {', '.join(map(repr, fixed))}.")
     check_maximum(fit, "A score test")
     choices = replace(fit._engine.choices, fixed={k: v for k, v in fixed.items() if k not in released})
-    objective = engine_for(fit.model, "mle", choices, backend=fit._engine.backend).objective
+    engine = engine_for(fit.model, "mle", choices, backend=fit._engine.backend)
+    objective = engine.objective
     values = {n: fit.estimates[n].values for n in objective.space.names}
     try:
         point = objective.space.unconstrain(values)
@@ -105,11 +106,11 @@ def score_test(fit: Fit, release: Sequence[str] | None, kind: str) -> Hypothesis
             "The hypothesis is on the boundary of the parameter space, where a score test does not apply; use "
             "mlem.likelihood_ratio_test."
         ) from None
-    _, gradient, hessian = objective.derivatives(point, fit._weights, objective.data)
+    _, gradient, hessian = objective.derivatives(point, fit._weights, engine.data)
     if kind == "observed":
         information = -0.5 * (np.asarray(hessian) + np.asarray(hessian).T)
     else:
-        information = variability(np.asarray(objective.scores(point, objective.data)), fit._weights)
+        information = variability(np.asarray(objective.scores(point, engine.data)), fit._weights)
     try:
         statistic = quadratic_form(np.asarray(gradient), information)
     except ValueError:
@@ -155,7 +156,7 @@ def information_matrix_test(fit: Fit, elements: str) -> HypothesisTest:
         raise ValueError("The information-matrix test needs backend='jax'.")
     if objective.n_units * fit.n_params**2 > MOST_CURVATURE:
         raise ValueError("There are too many units and parameters for second derivatives by unit.")
-    hessians = jax.jit(jax.jacfwd(objective.scores))(fit._optimum.point, objective.data)
+    hessians = jax.jit(jax.jacfwd(objective.scores))(fit._optimum.point, fit._engine.data)
     statistic, df = information_matrix_statistic(
         fit._scores[used] @ free, free.T @ np.asarray(hessians)[used] @ free, fit._weights[used], elements == "diagonal"
     )

@@ -40,7 +40,7 @@ def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr
         )
     rng = np.random.default_rng(random_seed)
     points = mode.normal.draws(draws, rng)
-    exact, normal = mode.density.on(points), mode.normal.log_density(points)
+    exact, normal = mode.density.on(points, mode.data), mode.normal.log_density(points)
     log_weights, k = smoothed(exact - normal)
     stats = {"lp": exact, "log_q": normal, "log_weight": log_weights}
     if resample:

@@ -38,7 +38,7 @@ def score(fit: Fit, data: Data, coords: Coords | None) -> float:
         engine = engine_at(fit, fit.estimator, data)
         engine.reference  # noqa: B018  (checks the plan)
         weights = unit_weights(engine.objective.tables, None)
-        return float(engine.readout.log_likelihood(fit._optimum.point, weights, engine.objective.data))
+        return float(engine.readout.log_likelihood(fit._optimum.point, weights, engine.data))
 
 
 def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
@@ -55,7 +55,7 @@ def predictions(fit: Fit, engine: Engine, unknown: Sequence[str]) -> dict[str, x
     """The groups of a prediction; the model holds the new data."""
     model, readout, tables = plain(fit.model), engine.readout, engine.objective.tables
     labels = Labels(tables.structure.dims, tables.structure.coords)
-    point, data = fit._optimum.point, engine.objective.data
+    point, data = fit._optimum.point, engine.data
     estimands, latents, units = readout.evaluate(point, data)
     values = dict(zip(readout.names, map(np.asarray, estimands), strict=True))
     means, left_out = {}, []

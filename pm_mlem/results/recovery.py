@@ -57,7 +57,7 @@ def recover(fit: Fit, parameters: Draws, seed: int, pointwise: bool = False) -> 
     theta = [jnp.asarray(parameters[name]) for name in objective.space.names]
     n = len(next(iter(parameters.values())))
     keys = jax.random.split(jax.random.key(seed), n)
-    means, states, units = readout.recovered(theta, keys, objective.data, pointwise)
+    means, states, units = readout.recovered(theta, keys, engine.data, pointwise)
     names = readout.latent_names
     return Recovered(
         dict(zip(names, map(np.asarray, states), strict=True)),

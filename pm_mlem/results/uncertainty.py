@@ -49,7 +49,7 @@ def spread(fit: Fit, kind: str = "observed", cluster=None, small_sample: bool = 
     if kind == "opg":
         prior = None
         if fit.estimator == "map":
-            prior = np.asarray(objective.prior_curvature(fit._optimum.point, objective.data))
+            prior = np.asarray(objective.prior_curvature(fit._optimum.point, fit._engine.data))
         known = fit._information
         return outer_product(fit._scores, fit._weights, prior, known.held.T, known.away, known.matrix)
     clusters = None if cluster is None else clusters_of(fit, cluster)

@@ -187,7 +187,8 @@ class Refits:
     """Fits of one model to data of the same shapes, started at the truth; compiled functions are shared."""
 
     def __init__(self, fit, truth):
-        self.fit = dataclasses.replace(fit, _engine=engine_for(fit.model, fit.estimator, replaceable=True))
+        choices = dataclasses.replace(fit._engine.choices, replaceable=True)
+        self.fit = dataclasses.replace(fit, _engine=engine_for(fit.model, fit.estimator, choices))
         for how in KINDS:  # compiles what copies of the engine will share
             self.fit.confidence_intervals(LEVEL, kind=how)
         self.objective = self.fit._engine.objective
@@ -195,7 +196,7 @@ class Refits:
 
     def __call__(self, drawn):
         engine = copy(self.fit._engine)
-        object.__setattr__(engine, "objective", self.objective.with_data(self.objective.data_with(drawn)))
+        object.__setattr__(engine, "data", self.objective.data_with(engine.data, drawn))
         optimum = run(mlem.Newton(), problem_of(engine, self.fit._weights), self.start)
         return dataclasses.replace(self.fit, _engine=engine, _optimum=optimum)
 

@@ -8,8 +8,8 @@ import pytest
 
 import pm_mlem as mlem
 from pm_mlem.fit import problem_of
-from pm_mlem.objective.chunks import build_chunks
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.evaluators.chunks import build_chunks
 from pm_mlem.objective.m_step import em_map
 from zoo import ZOO
 
@@ -131,7 +131,7 @@ def test_deterministics_do_not_matter(fits, build):
 def test_chunks_do_not_matter(fits, build, chunk):
     engine = fits[build]._engine
     objective = engine.objective
-    chunked = replace(objective, chunks=build_chunks(objective.tables, objective.work, False, chunk=chunk))
+    chunked = replace(objective, evaluator=build_chunks(objective.whole, chunk=chunk))
     u, unit = fits[build]._optimum.point + 0.1, np.ones(objective.n_units)
     expected = engine.em_map(u, unit, engine.data, objective.no_posterior, False)
     found = em_map(chunked, engine.m_step)(u, unit, engine.data, None, False)

@@ -133,14 +133,11 @@ def units_at(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Weights are applied. Both are minus infinity where a parameter condition fails.
     """
-    objective, readout = fit._engine.objective, fit._engine.readout
+    objective = fit._engine.objective
 
     def at(u, data):
         theta = objective.space.constrain(u)
-        if objective.chunks is None:
-            units = objective.units(objective.densities(*theta, *data), data)
-        else:
-            units = readout.posterior_and_units(theta, data)[1]
+        units = objective.evaluator.units(theta, data)
         return jnp.where(objective.allowed(theta, data), units, -jnp.inf), objective.additions(u, data)
 
     units, more = jax.jit(lambda points, data: jax.lax.map(lambda u: at(u, data), points))(points, fit._engine.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.blocks import MedianBlock, Use
 from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.probing import Probing, linked_selection
+from pm_mlem.objective.m_step.updates import Update
 from pm_mlem.objective.objective import Objective
 
 LOCATION = (LaplaceRV, 0)
@@ -38,14 +39,15 @@ def median_block(
     return MedianBlock(parameter.name, uses, link, limits)
 
 
-def lower_median(objective: Objective, sites: Sequence[Site], block: MedianBlock) -> Callable:
-    """``(posterior, theta, old value, data, memo) -> new value``."""
+def lower_median(objective: Objective, sites: Sequence[Site], block: MedianBlock, shared: dict) -> Update:
+    """Weighted medians of all rows at once."""
     tables = objective.tables
     inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
     used = [sites[use.site] for use in block.uses]
+    shape = objective.space.shapes[block.name]
     runs = [lower(inputs, [site.parameters[1], site.value], objective.backend) for site in used]
 
-    def update(posterior, theta, old, data, memo):
+    def gather(posterior, theta, data):
         parts = []
         for use, site, run in zip(block.uses, used, runs, strict=True):
             scale, value = run(*theta, *data)
@@ -53,11 +55,15 @@ def lower_median(objective: Objective, sites: Sequence[Site], block: MedianBlock
             arrays = jnp.broadcast_arrays(value, weights, aligned(use.index, weights.ndim))
             parts.append([a.ravel() for a in arrays])
         values, weights, index = (jnp.concatenate(a) for a in zip(*parts, strict=True))
-        new = block.link.user(weighted_medians(values, weights, index, old.size).reshape(old.shape))
-        new = block.support.inside(new, old)
+        return weighted_medians(values, weights, index, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+
+    def make(sums, old, before, now, data):
+        [medians] = sums
+        new = block.support.inside(block.link.user(medians), old)
         return jnp.where(jnp.isfinite(new), new, old)
 
-    return update
+    reads = tuple(a for site in used for a in (site.parameters[1], site.value))
+    return Update(block.name, (), make, reads, gather=gather)
 
 
 def aligned(index: np.ndarray, ndim: int) -> np.ndarray:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from pytensor.graph.basic import Variable
 from pytensor.tensor.random.basic import MvNormalRV, NormalRV
 
 from pm_mlem.graph.roles.structure import Parameter
 from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.objective.evaluators.protocol import Summand
 from pm_mlem.objective.m_step.blocks import CholeskyBlock, DiagonalBlock, Hold, MeanBlock, VectorUse, updated
 from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.closed_forms import LINKS, SD_PRIORS, root_mean
 from pm_mlem.objective.m_step.probing import Probing, selection
-from pm_mlem.objective.m_step.sums import cell_shape, equal_axes, lower_parameters, lower_sums
+from pm_mlem.objective.m_step.sums import cell_shape, equal_axes, lower_parameters
+from pm_mlem.objective.m_step.updates import Update
 from pm_mlem.objective.objective import Objective
 
 NEARLY = 1e-8
@@ -144,9 +148,9 @@ def diagonal_block(parameter, places, factors, probing, prior) -> DiagonalBlock 
 # --- sums -------------------------------------------------------------------------------------------------
 
 
-def moments(weights, parameters: Sequence, value, axes: Sequence[int]) -> list:
+def moments(weights, mean, value, axes: Sequence[int]) -> list:
     """Weights, weighted deviations from the mean, and their weighted products, added up along axes."""
-    deviation = value - parameters[0]
+    deviation = value - mean
     weights = jnp.broadcast_to(weights, deviation.shape[:-1])
     weighted = weights[..., None] * deviation
     letters = string.ascii_lowercase[: weights.ndim]
@@ -174,28 +178,63 @@ def moved_products(count, deviations, products, change):
     )
 
 
-def lower_moments(objective: Objective, use: VectorUse, sites: Sequence[Site]) -> Callable:
-    """``(posterior, theta, data, memo) -> (parameters, moments at them)``; one pass over the data for all blocks.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The moments that a block makes use of.
 
-    The memo of an M-step holds the moments of each distribution, which follow the mean when it is updated.
+    Attributes
+    ----------
+    summand : what is added up, shared by all blocks that use the same
+    cells : the shape of what the parameters differ between
+    now : ``(sums, before, now, data) -> (covariance, count, deviations, products)``, about the mean as it is now
+    reads, follows : as for :class:`Update <pm_mlem.objective.m_step.updates.Update>`
+    """
+
+    summand: Summand
+    cells: tuple[int, ...]
+    now: Callable
+    reads: tuple[Variable, ...]
+    follows: tuple[Variable, ...]
+
+
+def lower_moments(objective: Objective, use: VectorUse, sites: Sequence[Site], shared: dict) -> Moments:
+    """The moments of one distribution; ``shared`` keeps the summands, so that one is enough for all blocks.
+
+    They follow a mean that is updated, unless it differs between the rows that are added up.
     """
     site, axes = sites[use.site], use.axes
-    sums = lower_sums(objective, site, lambda w, parameters, value: moments(w, parameters, value, axes))
+    mean, value = site.parameters[0], site.value
+    if (use.site, axes) not in shared:
+        shared[use.site, axes] = Summand(site.term, (mean, value), lambda w, arrays: moments(w, *arrays, axes))
     parameters_of = lower_parameters(objective, site)
-    varies = any(site.parameters[0].type.shape[d] != 1 for d in axes)
+    varies = any(mean.type.shape[d] != 1 for d in axes)
 
-    def evaluate(posterior, theta, data, memo: dict):
-        mean, covariance = parameters_of(*theta, *data)
-        if (use.site, axes) not in memo:
-            memo[use.site, axes] = mean, sums(posterior, theta, data)
-        before, (count, deviations, products) = memo[use.site, axes]
-        if varies:  # a mean that differs between rows is not updated before the covariance
-            return mean, covariance, count, deviations, products
-        change = mean - before
-        moved = moved_products(count, deviations, products, change)
-        return mean, covariance, count, deviations - count[..., None] * change, moved
+    def at(sums, before, now, data):
+        mean, covariance = parameters_of(*now, *data)
+        count, deviations, products = sums
+        if varies:
+            return covariance, count, deviations, products
+        change = mean - parameters_of(*before, *data)[0]
+        return (
+            covariance,
+            count,
+            deviations - count[..., None] * change,
+            moved_products(count, deviations, products, change),
+        )
 
-    return evaluate
+    reads = (mean, value) if varies else (value,)
+    cells = cell_shape(objective.tables, site, axes)
+    return Moments(shared[use.site, axes], cells, at, reads, site.parameters)
+
+
+def update_of(name: str, found: Sequence[Moments], make: Callable) -> Update:
+    """An update from the moments of all uses; ``make(moments of each use, old value) -> new value``."""
+
+    def from_sums(sums, old, before, now, data):
+        return make([m.now(own, before, now, data) for m, own in zip(found, sums, strict=True)], old)
+
+    reads, follows = (tuple(a for m in found for a in arrays(m)) for arrays in (lambda m: m.reads, lambda m: m.follows))
+    return Update(name, tuple(m.summand for m in found), from_sums, reads, follows)
 
 
 def add_up(arrays, group: np.ndarray, count: int, cells: tuple[int, ...]):
@@ -209,19 +248,17 @@ def add_up(arrays, group: np.ndarray, count: int, cells: tuple[int, ...]):
 # --- updates ----------------------------------------------------------------------------------------------
 
 
-def lower_mean(objective: Objective, sites: Sequence[Site], block: MeanBlock) -> Callable:
-    """``(posterior, theta, old, data, memo) -> new``: means weighted by the precisions."""
-    moments_of = [lower_moments(objective, use, sites) for use in block.uses]
+def lower_mean(objective: Objective, sites: Sequence[Site], block: MeanBlock, shared: dict) -> Update:
+    """Means weighted by the precisions."""
+    found = [lower_moments(objective, use, sites, shared) for use in block.uses]
     count, width = block.entries.shape
 
-    def update(posterior, theta, old, data, memo):
+    def make(moments, old):
         information, slope = jnp.zeros((count, width, width)), jnp.zeros((count, width))
-        for use, evaluate in zip(block.uses, moments_of, strict=True):
-            cells = cell_shape(objective.tables, sites[use.site], use.axes)
-            _, covariance, weight, deviations, _ = evaluate(posterior, theta, data, memo)
+        for use, own, (covariance, weight, deviations, _) in zip(block.uses, found, moments, strict=True):
             precision = jnp.linalg.inv(covariance)
-            information += add_up(weight[..., None, None] * precision, use.group, count, cells)
-            slope += add_up(jnp.einsum("...ij,...j->...i", precision, deviations), use.group, count, cells)
+            information += add_up(weight[..., None, None] * precision, use.group, count, own.cells)
+            slope += add_up(jnp.einsum("...ij,...j->...i", precision, deviations), use.group, count, own.cells)
         vectors = jnp.ravel(old)[block.entries]
         if block.prior:
             mean, precision = block.prior
@@ -231,21 +268,19 @@ def lower_mean(objective: Objective, sites: Sequence[Site], block: MeanBlock) ->
         new = jnp.where(jnp.all(jnp.isfinite(new), axis=1, keepdims=True), new, vectors)
         return jnp.ravel(old).at[block.entries].set(new).reshape(old.shape)
 
-    return update
+    return update_of(block.name, found, make)
 
 
-def lower_cholesky(objective: Objective, sites: Sequence[Site], block: CholeskyBlock) -> Callable:
-    """``(posterior, theta, old, data, memo) -> new``: factors of the weighted covariances."""
-    moments_of = [lower_moments(objective, use, sites) for use in block.uses]
+def lower_cholesky(objective: Objective, sites: Sequence[Site], block: CholeskyBlock, shared: dict) -> Update:
+    """Factors of the weighted covariances."""
+    found = [lower_moments(objective, use, sites, shared) for use in block.uses]
     count = len(block.entries)
 
-    def update(posterior, theta, old, data, memo):
+    def make(moments, old):
         weight, products = 0.0, 0.0
-        for use, evaluate in zip(block.uses, moments_of, strict=True):
-            cells = cell_shape(objective.tables, sites[use.site], use.axes)
-            *_, own, _, moved = evaluate(posterior, theta, data, memo)
-            weight += add_up(own, use.group, count, cells)
-            products += add_up(moved, use.group, count, cells)
+        for use, own, (_, number, _, moved) in zip(block.uses, found, moments, strict=True):
+            weight += add_up(number, use.group, count, own.cells)
+            products += add_up(moved, use.group, count, own.cells)
         factors = jnp.linalg.cholesky(covariances(weight, products, block.hold))
         rows, columns = np.tril_indices(factors.shape[-1])
         before = jnp.ravel(old)[block.entries]
@@ -253,7 +288,7 @@ def lower_cholesky(objective: Objective, sites: Sequence[Site], block: CholeskyB
         new = jnp.where(usable[:, None], factors[:, rows, columns], before)
         return jnp.ravel(old).at[block.entries].set(new).reshape(old.shape)
 
-    return update
+    return update_of(block.name, found, make)
 
 
 def covariances(weight, products, hold: Hold | None):
@@ -277,24 +312,22 @@ def factors_of(block: CholeskyBlock, value):
     return jnp.zeros((len(entries), block.width, block.width)).at[:, rows, columns].set(entries)
 
 
-def lower_diagonal(objective: Objective, sites: Sequence[Site], block: DiagonalBlock) -> Callable:
-    """``(posterior, theta, old, data, memo) -> new``: root mean squares of the coordinates."""
-    moments_of = [lower_moments(objective, use, sites) for use in block.uses]
+def lower_diagonal(objective: Objective, sites: Sequence[Site], block: DiagonalBlock, shared: dict) -> Update:
+    """Root mean squares of the coordinates."""
+    found = [lower_moments(objective, use, sites, shared) for use in block.uses]
 
-    def update(posterior, theta, old, data, memo):
+    def make(moments, old):
         squares = weight = jnp.zeros(old.size)
-        for use, evaluate in zip(block.uses, moments_of, strict=True):
-            cells = cell_shape(objective.tables, sites[use.site], use.axes)
-            *_, own, _, moved = evaluate(posterior, theta, data, memo)
+        for use, own, (_, number, _, moved) in zip(block.uses, found, moments, strict=True):
             variances = jnp.diagonal(moved, axis1=-2, axis2=-1)
-            shape = (*cells, variances.shape[-1])
+            shape = (*own.cells, variances.shape[-1])
             squares += add_up(variances, use.group, old.size, shape)
-            weight += add_up(own[..., None], use.group, old.size, shape)
+            weight += add_up(number[..., None], use.group, old.size, shape)
         new = updated(block, [squares.reshape(old.shape), weight.reshape(old.shape)])
         new = block.support.inside(block.link.user(new), old)
         return jnp.where(jnp.isfinite(new), new, old)
 
-    return update
+    return update_of(block.name, found, make)
 
 
 LOWERED_MVNORMAL: Mapping[type, Callable] = {

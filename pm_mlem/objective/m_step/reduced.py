@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from pytensor.graph.basic import Variable
 from pm_mlem.graph.roles.structure import Parameter
 from pm_mlem.graph.tables.model_tables import ModelTables, Site
 from pm_mlem.graph.tables.tabulate import dependencies
+from pm_mlem.objective.evaluators.protocol import Summand
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.blocks import NewtonBlock
 from pm_mlem.objective.m_step.coupling import coordinates, evaluator, group, moved_cells
@@ -20,7 +21,8 @@ from pm_mlem.objective.m_step.distinct import distinct_reduction, distinct_value
 from pm_mlem.objective.m_step.newton import add_by_group, newton
 from pm_mlem.objective.m_step.probing import Probing
 from pm_mlem.objective.m_step.reductions import REDUCTIONS, Reduction
-from pm_mlem.objective.m_step.sums import cell_shape, equal_axes, lower_parameters, lower_sums
+from pm_mlem.objective.m_step.sums import cell_shape, equal_axes, lower_parameters
+from pm_mlem.objective.m_step.updates import Climb
 from pm_mlem.objective.objective import Objective
 
 ENTRIES_OF_A_CELL = 4
@@ -100,28 +102,28 @@ def array_patterns(
     return moved_cells(evaluator(inputs, arrays, probing.space, data), probing.point, where)
 
 
-def lower_reduced(objective: Objective, block: NewtonBlock) -> Callable:
-    """``(u, posterior, theta, data) -> next u``."""
+def lower_reduced(objective: Objective, block: NewtonBlock) -> Climb:
+    """Newton steps on what the sums say of the expected log-likelihood."""
     tables, space = objective.tables, objective.space
     where, moving = coordinates(space, block.names), set(block.names)
     inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
     own = [p.placeholder for p in tables.structure.free if p.name in moving]
-    sites, reductions, sums = [], [], []
+    sites, reductions, summands = [], [], []
     for term in block.terms:
         site = site_of(tables, term)
         axes = equal_axes(tables, site, range(len(site.parameters)))
         reduction = reduction_of(tables, site, axes)
         sites.append(lower_parameters(objective, site))
         reductions.append(reduction)
-        sums.append(lower_sums(objective, site, lambda w, p, value, r=reduction, a=axes: r.sums(w, p, value, a)))
+        summands.append(summand_of(site, reduction, axes))
     priors = lower(inputs, list(block.priors), protect=tables.free_inputs)
     conditions = [g for g in [*tables.guards, *tables.prior_guards] if dependencies([g], own)]
     guards = lower(inputs, conditions)
     directions = jnp.asarray(block.groups.directions)
 
-    def maximise(u, posterior, theta, data):
+    def climb(totals, u, data):
+        theta = space.constrain(u)
         before = [run(*theta, *data) for run in sites]
-        totals = [run(posterior, theta, data) for run in sums]
         before, totals = jax.lax.optimization_barrier((before, totals))
 
         def parts(part):
@@ -141,4 +143,14 @@ def lower_reduced(objective: Objective, block: NewtonBlock) -> Callable:
 
         return u.at[where].set(newton(parts, slopes, u[where], block.groups, block.iterations, ENOUGH))
 
-    return maximise
+    return Climb(block.names, tuple(summands), climb, tuple(a for s in summands for a in s.arrays))
+
+
+def summand_of(site: Site, reduction: Reduction, axes: Sequence[int]) -> Summand:
+    """The sums of a reduction."""
+
+    def function(weights, arrays):
+        *parameters, value = arrays
+        return reduction.sums(weights, parameters, value, axes)
+
+    return Summand(site.term, (*site.parameters, site.value), function)

@@ -102,7 +102,7 @@ def mvnormal_expected(parameters, before, count, deviations, products):
 
 REDUCTIONS[NormalRV] = Reduction(normal_sums, normal_expected)
 REDUCTIONS[LogNormalRV] = Reduction(lambda w, p, value, axes: normal_sums(w, p, jnp.log(value), axes), normal_expected)
-REDUCTIONS[MvNormalRV] = Reduction(moments, mvnormal_expected)
+REDUCTIONS[MvNormalRV] = Reduction(lambda w, p, value, axes: moments(w, p[0], value, axes), mvnormal_expected)
 
 
 # --- positive numbers, proportions, angles, counts --------------------------------------------------------

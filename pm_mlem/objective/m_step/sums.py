@@ -1,4 +1,4 @@
-"""Sums over the data of a distribution."""
+"""Which rows of a distribution can be taken together: its parameters, and the cells that these differ between."""
 
 from __future__ import annotations
 
@@ -7,30 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pm_mlem.graph.tables.model_tables import ModelTables, Site
-from pm_mlem.objective.evaluators.protocol import Summand
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.coupling import LONG
 from pm_mlem.objective.objective import Objective
 
-Sums = Callable[[Sequence, Sequence, Sequence], list]
-"""(posterior weights, parameters, data) -> sums"""
 MOST_CELLS = 2**12
 """Cells that a distribution's sums may have."""
-
-
-def lower_sums(objective: Objective, site: Site, function: Callable, indices: Sequence[tuple] = ()) -> Sums:
-    """Add up ``function(weights, parameters of the distribution, value, *indices) -> list of arrays`` over rows.
-
-    ``indices`` are pairs of an integer array and the number of the distribution's parameter that it belongs to.
-    """
-
-    def of_site(weights, arrays, *own):
-        *parameters, value = arrays
-        return function(weights, parameters, value, *own)
-
-    summand = Summand(site.term, (*site.parameters, site.value), of_site, tuple(indices))
-    sums = objective.evaluator.sums([summand])
-    return lambda posterior, theta, data: sums(posterior, theta, data)[0]
 
 
 def lower_parameters(objective: Objective, site: Site, backend: str | None = None) -> Callable:

@@ -131,7 +131,9 @@ def test_annealing_in_chunks_equals_annealing_at_once(mixture):
     from pm_mlem.objective.m_step import tempered_map
 
     objective = engine.objective
-    chunked = replace(objective, evaluator=build_chunks(objective.whole, chunk=32))
+    cut = build_chunks(objective.whole, chunk=32)
+    assert cut is not None
+    chunked = replace(objective, evaluator=cut)
     u, unit = objective.space.unconstrain(START), np.ones(objective.n_units)
     expected = engine.tempered_map(u, unit, engine.data, 0.4)
     found = tempered_map(chunked, engine.m_step)(u, unit, engine.data, 0.4)

@@ -75,7 +75,7 @@ class Profiles:
 
     def objective(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         of = self.fit._engine.objective
-        value, gradient, hessian = of.derivatives(u, self.fit._weights, of.data)
+        value, gradient, hessian = of.derivatives(u, self.fit._weights, self.fit._engine.data)
         return float(value), np.asarray(gradient), np.asarray(hessian)
 
     def checked_peak(self) -> Peak:

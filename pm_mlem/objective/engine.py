@@ -106,8 +106,8 @@ class Engine:
         if not counts(tables):
             return {}
         above = tails(tables, list(self.objective.space.values(u).values()))
-        posterior = dict(zip(self.readout.latent_names, self.readout.latents(u, self.data), strict=True))
-        pressing = edges(tables, posterior)
+        latents = self.readout.evaluate(u, self.data)[1]
+        pressing = edges(tables, dict(zip(self.readout.latent_names, map(np.asarray, latents), strict=True)))
         return {name: max(above[name], pressing[name]) for name in above}
 
     def larger_bounds(self, u: np.ndarray) -> Bounds:

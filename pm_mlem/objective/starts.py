@@ -259,6 +259,12 @@ def posterior_from_assignments(objective: Objective) -> Callable[..., list]:
     placeholders = [v for v, _ in tables.data]
     run = lower([*[d.input for d in tables.densities], *placeholders], [f.table for f in tables.factors], "jax")
 
+    def pull_back(cotangents: Sequence, data: Sequence) -> list:
+        zeros = [jnp.zeros(d.input.type.shape) for d in tables.densities]
+        return jax.vjp(lambda d: run(*d, *data), zeros)[1](list(cotangents))[0]
+
+    back = objective.jit_once(pull_back)
+
     def convert(weights: Sequence[np.ndarray], unit: np.ndarray, data: Sequence) -> list:
         cotangents = []
         for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
@@ -271,8 +277,6 @@ def posterior_from_assignments(objective: Objective) -> Callable[..., list]:
             shape = factor.table.type.shape
             table = np.broadcast_to(table, (*shape[:-1], factor.rows))
             cotangents.append(table.sum(axis=-1, keepdims=True) if shape[-1] == 1 else table)
-        zeros = [jnp.zeros(d.input.type.shape) for d in tables.densities]
-        _, pullback = jax.vjp(lambda d: run(*d, *data), zeros)
-        return pullback([jnp.asarray(c) for c in cotangents])[0]
+        return back(cotangents, data)
 
     return convert

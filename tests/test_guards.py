@@ -9,8 +9,9 @@ import pytensor.tensor as pt
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.objective.collapse import Guard, distinct, room_for, share
+from pm_mlem.objective.collapse import Guard, room_for
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.watches import distinct, share
 
 RNG = np.random.default_rng(11)
 TWO = np.concatenate([RNG.normal(-3.0, 1.0, 40), RNG.normal(3.0, 1.0, 40)])

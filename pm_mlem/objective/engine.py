@@ -22,7 +22,6 @@ from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.tabulate import check_informed
-from pm_mlem.objective.collapse import Inspector
 from pm_mlem.objective.lowering.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import (
     MStepPlan,
@@ -40,6 +39,7 @@ from pm_mlem.objective.m_step import (
 from pm_mlem.objective.objective import Estimator, Objective, build_objective, data_of
 from pm_mlem.objective.readout import Readout, build_readout
 from pm_mlem.objective.verify import verify_objective, verify_plan
+from pm_mlem.objective.watches import Inspector
 
 
 @dataclass(frozen=True, eq=False)

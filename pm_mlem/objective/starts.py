@@ -28,9 +28,9 @@ TOWARDS_PRIOR = 0.3
 
 CLUSTERS, QUANTILES, SUBSETS = "clusters of the data", "quantiles of the data", "small subsets of the data"
 PRIOR, PERTURBED, INITIAL = "draw from the prior", "perturbed initial point", "initial point"
-WITH_LATENTS = (CLUSTERS, QUANTILES, CLUSTERS, SUBSETS, PRIOR, CLUSTERS, PERTURBED)
+FOR_COMPONENTS = (CLUSTERS, QUANTILES, CLUSTERS, SUBSETS, PRIOR, CLUSTERS, PERTURBED)
 """Where the starts after the first come from, over and over."""
-WITHOUT_LATENTS = (PERTURBED, PRIOR)
+FOR_ALL_MODELS = (PERTURBED, PRIOR)
 
 
 class StartMaker:
@@ -59,14 +59,14 @@ class StartMaker:
     # --- one after the other -----------------------------------------------------------------------------------
 
     def first(self) -> tuple[str, np.ndarray]:
-        """The initial point; with latents slightly perturbed, for equal components would stay equal for ever."""
+        """The initial point; slightly perturbed where equal components would stay equal for ever."""
         space = self.objective.space
-        jitter = self.rng.normal(scale=0.01, size=space.size) if self.has_latents else 0.0
+        jitter = self.rng.normal(scale=0.01, size=space.size) if self.has_components else 0.0
         return INITIAL, space.initial + jitter
 
     def further(self, count: int) -> Iterator[tuple[str, np.ndarray]]:
         """More starts: where they come from, and the unconstrained point."""
-        kinds = WITH_LATENTS if self.has_latents and self.sorts else WITHOUT_LATENTS
+        kinds = FOR_COMPONENTS if self.has_components and self.sorts else FOR_ALL_MODELS
         for _ in range(count):
             kind = kinds[self.made % len(kinds)]
             self.made += 1
@@ -98,8 +98,8 @@ class StartMaker:
     # --- from guessed states -----------------------------------------------------------------------------------
 
     @property
-    def has_latents(self) -> bool:
-        return bool(self.objective.tables.structure.latents)
+    def has_components(self) -> bool:
+        return self.objective.tables.structure.components
 
     @cached_property
     def tables(self) -> list[np.ndarray | None]:

@@ -166,17 +166,17 @@ class ModelStructure:
 
     @property
     def local_optima(self) -> bool:
-        """Whether the likelihood may well have several optima, so that one start is not enough."""
+        """Whether the likelihood may well have several optima that matter, so that one start is not enough."""
         return bool(self.latents)
 
     @property
     def complete_data(self) -> bool:
-        """Whether there are complete data that EM takes the expectation of: something is summed out."""
+        """Whether EM has an E-step: something that nobody observed is summed out (or integrated)."""
         return bool(self.latents)
 
     @property
     def components(self) -> bool:
-        """Whether there are components that may collapse, empty or coincide: states that the data are assigned to."""
+        """Whether there are states that observations are assigned to: they may collapse, be empty, or be the same."""
         return bool(self.latents)
 
     def vector_of(self, name: str) -> tuple[int, Latent]:

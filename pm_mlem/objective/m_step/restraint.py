@@ -64,7 +64,7 @@ def restrained(plan: MStepPlan, objective: Objective, restraint: Restraint) -> M
         raise ValueError(
             "penalty= belongs to estimator='mle'; with 'map' the priors of the scales do this, pm.InverseGamma say."
         )
-    if not tables.structure.latents:
+    if not tables.structure.components:
         raise ValueError(f"{restraint.asked} belongs to models with discrete latents; this one has none.")
     terms = [i for i, d in enumerate(tables.densities) if is_continuous_given_latents(d)]
     closed = [hold_scales(b, objective, restraint) if is_scale_of(b, plan.sites, terms) else b for b in plan.closed]

@@ -10,13 +10,13 @@ from pm_mlem.graph.roles.transforms import prior_sampler
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.starts import (
     CLUSTERS,
+    FOR_COMPONENTS,
     INITIAL,
     PERTURBED,
     PRIOR,
     QUANTILES,
     SUBSAMPLE,
     SUBSETS,
-    WITH_LATENTS,
     StartMaker,
     clusters,
     quantiles,
@@ -103,7 +103,7 @@ def test_starts_are_reproducible():
     for (_, a), (_, b), (_, c) in zip(one, two, other, strict=True):
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
-    assert tuple(origin for origin, _ in one) == WITH_LATENTS
+    assert tuple(origin for origin, _ in one) == FOR_COMPONENTS
 
 
 def test_clusters_are_near_their_optimum_at_once():
@@ -173,7 +173,7 @@ def test_priors_without_draws_are_passed_over():
 
 def test_starts_are_recorded_with_their_origin():
     found = mlem.fit(mixture(), starts=6, random_seed=0, progressbar=False).starts
-    assert found["origin"].tolist() == [INITIAL, *WITH_LATENTS[:5]]
+    assert found["origin"].tolist() == [INITIAL, *FOR_COMPONENTS[:5]]
     assert found["start"].tolist() == list(range(6))
     assert (found["optimum"] == 0).sum() == found["reached"].max() >= 2
 

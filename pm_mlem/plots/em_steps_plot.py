@@ -178,13 +178,8 @@ def climb(steps: Sequence[Any]) -> tuple[xr.DataArray, xr.DataArray]:
 
 def close_up(step) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Log-likelihood and bound along one step, and the points where it begins and ends."""
-    engine, weights = step.fit._engine, step.fit._weights
-    start, end = step.fit._optimum.point, step._next
     way = np.linspace(-0.5, 2.0, 51)
-    points = [start + w * (end - start) for w in way]
-    data = engine.objective.data
-    value = [float(engine.objective.value_and_gradient(u, weights, data)[0]) for u in points]
-    bound = [step.log_likelihood + float(engine.expected(start, u, weights, data)) - step.q_before for u in points]
+    value, bound = step.along(way)
     touch = points_xy([0.0, 1.0], [step.log_likelihood, step.lower_bound], ["touch"])
     return points_xy(way, finite(value), ["way"]), points_xy(way, finite(bound), ["way"]), touch
 
@@ -251,7 +246,7 @@ def responsibilities(steps: Sequence[Any], latent: str | None) -> tuple[str, xr.
 def position_of(fit, latent: str, size: int) -> tuple[np.ndarray, str]:
     from pm_mlem.results.latents import observed_at
 
-    tables = fit._engine.objective.tables
+    tables = fit._estimate.target.tables
     index, item = tables.structure.vector_of(latent)
     found = None if item.joined else observed_at(tables, index, range(item.base, item.base + item.n_elements))
     return (np.arange(size, dtype=float), "element") if found is None else (found[1].astype(float), found[0])

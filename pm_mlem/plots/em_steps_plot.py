@@ -125,17 +125,7 @@ def plot_em_steps(
     canvas.draw("touch", scatter_xy, curves[second][2].to_dataset(name=second), color="B1", size=canvas.size(25))
     canvas.draw("estimates", line_xy, xr.Dataset(tracks), aes=["color"], width=1.5)
     canvas.draw("name", names_at_the_end, xr.Dataset(tracks), aes=["color"], keep=False, size=9.0)
-    end = steps[-1].iteration
-    pc.map(
-        set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
-        store_artist=False,
-    )  # fmt: skip
-    for name, track in tracks.items():
-        y = track.sel(plot_axis="y").values
-        margin = 0.1 * float(np.nanmax(y) - np.nanmin(y)) or 0.1
-        limits = (float(np.nanmin(y)) - margin, float(np.nanmax(y)) + margin)
-        shape = track.to_dataset(name=name)
-        pc.map(set_ylim, "ylim", data=shape, limits=limits, ignore_aes="all", store_artist=False)
+    frame(pc, tracks, steps[-1].iteration)
     texts = {first: "iteration", second: "way from these estimates (0) to the next (1)"}
     if labels:
         name, data, text = labels
@@ -207,6 +197,20 @@ def tracks_of(steps: Sequence[Any], var_names, filter_vars, coords) -> dict[str,
     most = max((a.sizes["entry"] for a in result.values()), default=1)
     return {n: a.reindex(entry=np.arange(most)).drop_vars("label").assign_attrs(labels=a["label"].values.tolist())
             for n, a in result.items()}  # fmt: skip
+
+
+def frame(pc, tracks: Mapping[str, xr.DataArray], end: int) -> None:
+    """Limits of the panels of the estimates, with room for names on the right."""
+    pc.map(
+        set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
+        store_artist=False,
+    )  # fmt: skip
+    for name, track in tracks.items():
+        y = track.sel(plot_axis="y").values
+        margin = 0.1 * float(np.nanmax(y) - np.nanmin(y)) or 0.1
+        limits = (float(np.nanmin(y)) - margin, float(np.nanmax(y)) + margin)
+        shape = track.to_dataset(name=name)
+        pc.map(set_ylim, "ylim", data=shape, limits=limits, ignore_aes="all", store_artist=False)
 
 
 def names_at_the_end(da, target, **properties):

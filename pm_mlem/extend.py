@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pm_mlem.graph.lift.core import Context, Lifted, Refusal, Slot, as_lifted, lift_node, materialize, operands
     from pm_mlem.graph.lift.rules_elementwise import refuse_mixing
     from pm_mlem.graph.ops.operations import logsumexp
+    from pm_mlem.graph.read import read
     from pm_mlem.graph.roles.domains import domain, unbounded_from
     from pm_mlem.objective.m_step.register import register_m_step
     from pm_mlem.plots.canvas import Canvas, check_elements, panels, points_xy, select
@@ -23,6 +24,7 @@ ROOMS = {
     "graph.lift.core": "Context Lifted Refusal Slot as_lifted lift_node materialize operands",
     "graph.lift.rules_elementwise": "refuse_mixing",
     "graph.ops.operations": "logsumexp",
+    "graph.read": "read",
     "graph.roles.domains": "domain unbounded_from",
     "objective.m_step.register": "register_m_step",
     "plots.canvas": "Canvas check_elements panels points_xy select",
@@ -49,6 +51,7 @@ __all__ = [
     "operands",
     "panels",
     "points_xy",
+    "read",
     "refuse_mixing",
     "register_m_step",
     "scatter_rows",

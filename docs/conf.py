@@ -8,6 +8,8 @@ import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from sphinx.util import inspect
+
 project = "pm_mlem"
 author = "The pm_mlem developers"
 copyright = "2026, the pm_mlem developers"
@@ -35,6 +37,7 @@ nb_merge_streams = True
 
 autosummary_generate = True
 autodoc_typehints = "none"
+inspect.is_singledispatch_function = lambda obj: False  # one signature, not one for every rule that is registered
 autodoc_default_options = {"members": True, "inherited-members": False}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

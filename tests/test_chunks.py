@@ -1,5 +1,6 @@
 """Evaluation in chunks gives what evaluation in one piece gives, for any length of the chunks."""
 
+import inspect
 import warnings
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ import pytest
 
 import pm_mlem as mlem
 from pm_mlem.graph.tables.rows import row_tables
-from pm_mlem.objective import chunks
-from pm_mlem.objective.chunks import build_chunks
 from pm_mlem.objective.engine import engine_for
+from pm_mlem.objective.evaluators import chunks
+from pm_mlem.objective.evaluators.chunks import Chunks, build_chunks
+from pm_mlem.objective.evaluators.protocol import Evaluator, Summand
+from pm_mlem.objective.evaluators.whole import Whole
 from pm_mlem.objective.m_step import em_map, plan_of
 from pm_mlem.objective.m_step.step import e_step
 from pm_mlem.objective.readout import build_readout
@@ -137,79 +140,79 @@ def model_of(define):
 
 
 def problem(define, estimator="mle"):
-    """An objective, a point, and weights that remove some units."""
-    objective = engine_for(model_of(define), estimator).objective
-    rng = np.random.default_rng(4)
+    """An objective, its data, a point, and weights that remove some units."""
+    engine = engine_for(model_of(define), estimator)
+    objective, rng = engine.objective, np.random.default_rng(4)
     u = objective.space.initial + 0.1 * rng.normal(size=objective.space.size)
-    return objective, u, rng.integers(3, size=objective.n_units).astype(float)
+    return objective, engine.data, u, rng.integers(3, size=objective.n_units).astype(float)
 
 
 def in_chunks(objective, length):
-    found = build_chunks(objective.tables, objective.work, False, length)
+    found = build_chunks(objective.whole, chunk=length)
     assert found is not None
-    return replace(objective, chunks=found)
+    return replace(objective, evaluator=found)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_scores_do_not_depend_on_chunks(define):
-    whole, u, _ = problem(define)
-    gradient = whole.value_and_gradient(u, np.ones(whole.n_units), whole.data)[1]
-    expected = np.asarray(whole.scores(u, whole.data))
+    whole, data, u, _ = problem(define)
+    gradient = whole.value_and_gradient(u, np.ones(whole.n_units), data)[1]
+    expected = np.asarray(whole.scores(u, data))
     np.testing.assert_allclose(expected.sum(axis=0), gradient, rtol=1e-9, atol=1e-8)
-    np.testing.assert_allclose(in_chunks(whole, 17).scores(u, whole.data), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(in_chunks(whole, 17).scores(u, data), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_value_gradient_and_hessian_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
-    expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, whole.data))
+    whole, data, u, weights = problem(define)
+    expected = jax.tree.map(np.asarray, whole.derivatives(u, weights, data))
     for length in (10, N - 1) if define is normal_mixture else (17,):
-        found = in_chunks(whole, length).derivatives(u, weights, whole.data)
+        found = in_chunks(whole, length).derivatives(u, weights, data)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     theta = whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step(whole, theta, weights, data)
     moved = whole.space.constrain(u + 0.05)
     for length in (13, 50) if define is normal_mixture else (30,):
         cut = in_chunks(whole, length)
-        same_value, same_posterior = e_step(cut, theta, weights, whole.data)
+        same_value, same_posterior = e_step(cut, theta, weights, data)
         assert float(same_value) == pytest.approx(float(value), rel=1e-12)
         for a, b in zip(same_posterior, posterior, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-        expected = whole.expected(moved, posterior, whole.data)
-        assert float(cut.expected(moved, posterior, whole.data)) == pytest.approx(float(expected), rel=1e-12)
+        expected = whole.expected(moved, posterior, data)
+        assert float(cut.expected(moved, posterior, data)) == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("define", SPLIT)
 def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     cut = in_chunks(whole, 17)
     expected, found = build_readout(whole), build_readout(cut)
-    assert found.rows is not None
-    for a, b in zip(*[jax.tree.leaves(r.evaluate(u, whole.data)) for r in (expected, found)], strict=True):
+    assert cut.evaluator.probed is not None
+    for a, b in zip(*[jax.tree.leaves(r.evaluate(u, data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
     if not expected.latent_names:
         return
-    for a, b in zip(*[jax.tree.leaves(r.decode(u, whole.data)) for r in (expected, found)], strict=True):
+    for a, b in zip(*[jax.tree.leaves(r.decode(u, data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10)
     theta = whole.space.constrain(u)
-    a, b = [jax.tree.leaves(o.decoded(theta, weights, whole.data)) for o in (whole, cut)]
+    a, b = [jax.tree.leaves(o.decoded(theta, weights, data)) for o in (whole, cut)]
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(y, x, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("define", [normal_mixture, hidden_markov_sequences])
 def test_draws_in_chunks_have_the_posterior(define):
-    whole, u, weights = problem(define)
+    whole, data, u, weights = problem(define)
     cut, theta = in_chunks(whole, 17), whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step(whole, theta, weights, data)
     keys = jax.random.split(jax.random.key(1), 2000)
-    values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, whole.data, key)))(keys)
+    values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, data, key)))(keys)
     np.testing.assert_allclose(values, value, rtol=1e-10)
     for array, expected in zip(drawn, posterior, strict=True):
         spread = np.asarray(array).std(axis=0) / np.sqrt(2000)
@@ -224,9 +227,9 @@ def test_chunks_draw_from_random_numbers_of_their_own():
         z = pm.Categorical("z", w, shape=N)
         pm.Normal("y", 0.1 * z, 1.0, observed=np.zeros(N))
 
-    whole, u, _ = problem(define)
+    whole, data, u, _ = problem(define)
     cut = in_chunks(whole, 20)
-    drawn = cut.sampled(cut.space.constrain(u), np.ones(N), cut.data, jax.random.key(1))[1][-1]
+    drawn = cut.sampled(cut.space.constrain(u), np.ones(N), data, jax.random.key(1))[1][-1]
     chunks = np.asarray(drawn)[0].reshape(-1)[: N // 20 * 20].reshape(-1, 20)
     assert len(np.unique(chunks, axis=0)) == len(chunks)
 
@@ -237,11 +240,11 @@ def test_what_mixes_rows_stays_in_one_piece(define):
 
 
 def test_weights_may_be_a_batch():
-    whole, u, weights = problem(normal_mixture)
+    whole, data, u, weights = problem(normal_mixture)
     batch = np.stack([weights, np.ones_like(weights)])
     cut = in_chunks(whole, 25)
-    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, cut.data)
-    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, whole.data)
+    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, data)
+    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, data)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -252,7 +255,7 @@ def test_a_fit_in_chunks_is_the_same_fit(monkeypatch, estimator):
     monkeypatch.setattr(chunks, "CHUNK", 60)
     monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 20)
     fit = mlem.fit(model_of(normal_mixture), estimator, starts=3, random_seed=1, progressbar=False)
-    assert fit._estimate.target.engine.objective.chunks.length == 20
+    assert fit._estimate.target.objective.evaluator.length == 20
     assert fit.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-8)
     for name, errors in expected.standard_errors().items():
         np.testing.assert_allclose(fit.standard_errors()[name], errors, rtol=1e-5)
@@ -261,10 +264,10 @@ def test_a_fit_in_chunks_is_the_same_fit(monkeypatch, estimator):
 def test_hessians_column_by_column(monkeypatch):
     from pm_mlem.objective import objective as module
 
-    whole, u, weights = problem(latent_classes)
-    expected = np.asarray(whole.derivatives(u, weights, whole.data)[2])
+    whole, data, u, weights = problem(latent_classes)
+    expected = np.asarray(whole.derivatives(u, weights, data)[2])
     monkeypatch.setattr(module, "LARGEST_ARRAY", 2 * whole.work)
-    found = replace(whole).derivatives(u, weights, whole.data)[2]
+    found = replace(whole).derivatives(u, weights, data)[2]
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -292,9 +295,85 @@ def lifetimes(rng):
 @pytest.mark.parametrize("estimator", ["mle", "map"])
 @pytest.mark.parametrize("define", [*SPLIT, regressions, shapes, lifetimes])
 def test_the_m_step_does_not_depend_on_chunks(define, estimator):
-    whole, u, weights = problem(define, estimator)
+    whole, data, u, weights = problem(define, estimator)
     plan = plan_of(whole)
-    expected, value = em_map(whole, plan)(u, weights, whole.data, None, False)
-    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, whole.data, None, False)
+    expected, value = em_map(whole, plan)(u, weights, data, None, False)
+    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, data, None, False)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
     assert float(same) == pytest.approx(float(value), rel=1e-12)
+
+
+METHODS = [name for name in vars(Evaluator) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("kind", [Whole, Chunks])
+@pytest.mark.parametrize("name", METHODS)
+def test_evaluators_have_the_methods_of_the_protocol(kind, name):
+    asked, given = inspect.getattr_static(Evaluator, name), inspect.getattr_static(kind, name)
+    if isinstance(asked, property):
+        assert isinstance(given, property)
+        return
+    expected, found = [inspect.signature(f).parameters.values() for f in (asked, given)]
+    assert [(p.name, p.kind, p.default) for p in found] == [(p.name, p.kind, p.default) for p in expected]
+
+
+def test_the_size_of_the_data_chooses_the_evaluator(monkeypatch):
+    whole, *_ = problem(normal_mixture)
+    assert isinstance(whole.evaluator, Whole) and isinstance(whole.evaluator, Evaluator)
+    assert whole.evaluator is whole.whole
+    cut = in_chunks(whole, 20)
+    assert isinstance(cut.evaluator, Chunks) and isinstance(cut.evaluator, Evaluator)
+    assert (whole.evaluator.entries, cut.evaluator.entries) == (3 * N, 3 * N * 20 // N)
+    assert cut.no_posterior is None and [a.shape for a in whole.no_posterior] == [(3, 1), (3, N)]
+
+
+AGREE = [normal_mixture, hidden_markov_sequences, two_plates, mixture_of_regressions_by_group]
+
+
+@pytest.mark.parametrize("define", AGREE)
+def test_evaluators_agree(define):
+    """Whatever the tests above do not come by: powers, impossible entries, units, sums and parts."""
+    objective, data, u, weights = problem(define)
+    theta, whole, cut = objective.space.constrain(u), objective.evaluator, in_chunks(objective, 17).evaluator
+    powers = np.linspace(0.5, 1.5, len(objective.tables.densities))
+    site = objective.tables.sites[-1]
+
+    def moments(weights, arrays, index):
+        deviation = arrays[-1] - arrays[0]
+        rows = {"rows": (weights * (1.0 + index) * deviation).sum(), "squares": (weights * deviation**2).sum()}
+        return {**rows, "count": weights.sum()}
+
+    numbers = np.broadcast_to(np.arange(site.value.type.shape[0]).reshape(-1, *[1] * (site.value.type.ndim - 1)),
+                              site.value.type.shape)  # fmt: skip
+    summands = [
+        Summand(site.term, (*site.parameters, site.value), moments, ((numbers, len(site.parameters)),)),
+        Summand(0, (), lambda weights, arrays: weights.sum()),
+    ]
+    terms = list(range(len(objective.tables.densities)))
+
+    def weighted(positions, arrays):
+        return sum(((i + 1.0) * a.sum() for i, a in zip(positions, arrays, strict=True)), 0.0)
+
+    def everything(evaluator):
+        value, posterior = evaluator.e_step(theta, weights, data, powers)
+        return [
+            value,
+            posterior,
+            evaluator.units(theta, data),
+            evaluator.sums(summands)(posterior, theta, data),
+            evaluator.parts(terms, weighted)(posterior, theta, data),
+            evaluator.posterior(theta, data),
+        ]
+
+    for a, b in zip(*[jax.tree.leaves(everything(e)) for e in (whole, cut)], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-10)
+
+
+def test_evaluators_agree_on_what_is_impossible():
+    objective, data, u, _ = problem(latent_classes)
+    theta = [0.0 * value for value in objective.space.constrain(u)]  # probabilities of 0
+    given = [np.full(d.input.type.shape, 0.5) for d in objective.tables.densities]
+    whole, cut = (e.possible(given, theta, data) for e in (objective.evaluator, in_chunks(objective, 17).evaluator))
+    assert {0.0, 0.5} == set(np.unique(whole[-1]))
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(a, b)

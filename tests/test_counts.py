@@ -67,7 +67,7 @@ def test_a_binomial_of_a_latent_count():
         pm.Binomial("y", survivors, 0.4, observed=y)
     engine = engine_for(model, "mle", Choices(bounds={"n": 150}))
     u = engine.objective.space.unconstrain({"rate": np.array(20.0)})
-    value = engine.objective.value_and_gradient(u, np.ones(4), engine.objective.data)[0]
+    value = engine.objective.value_and_gradient(u, np.ones(4), engine.data)[0]
     assert float(value) == pytest.approx(st.poisson.logpmf(y, 20.0 * 0.5 * 0.4).sum(), abs=1e-8)
 
 
@@ -83,7 +83,7 @@ def test_other_counts(distribution):
         pm.Normal("y", n, 1.0, observed=y)
     engine = engine_for(model, "mle")
     u = engine.objective.space.unconstrain({"p": np.array(0.3)})
-    value = engine.objective.value_and_gradient(u, np.ones(2), engine.objective.data)[0]
+    value = engine.objective.value_and_gradient(u, np.ones(2), engine.data)[0]
     expected = logsumexp(peer.logpmf(STATES) + st.norm.logpdf(y[:, None], STATES, 1.0), axis=1).sum()
     assert float(value) == pytest.approx(expected, abs=1e-8)
 

@@ -86,7 +86,8 @@ def test_scores_of_units_are_derivatives_of_their_log_likelihoods(mixture):
     step = 1e-6
 
     def units(v):
-        return np.asarray(objective.units(objective.densities(*objective.space.constrain(v), *objective.data), ()))
+        densities = objective.densities(*objective.space.constrain(v), *mixture._engine.data)
+        return np.asarray(objective.units(densities, ()))
 
     numeric = [(units(u + step * e) - units(u - step * e)) / (2 * step) for e in np.eye(len(u))]
     np.testing.assert_allclose(mixture._estimate.scores, np.transpose(numeric), atol=1e-7)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
-from pm_mlem.objective import chunks
+from pm_mlem.objective.evaluators import chunks
 from pm_mlem.results import datatree
 
 RNG = np.random.default_rng(4)
@@ -201,7 +201,7 @@ def test_large_data_in_chunks(monkeypatch):
         pm.NormalMixture("y", [0.5, 0.5], mu, 1.0, observed=y)
 
     fit = fit_of(build, starts=1)
-    assert fit._estimate.target.engine.objective.chunks is not None
+    assert isinstance(fit._estimate.target.objective.evaluator, chunks.Chunks)
     units, objective = fit._estimate.target.units_at(fit._estimate.point[None])
     mu = fit.estimates["mu"].values
     np.testing.assert_allclose(units[0], np.log(0.5 * norm.pdf(y[:, None], mu, 1.0).sum(1)), atol=1e-9)

@@ -34,14 +34,14 @@ def test_the_e_step_at_the_mode_reads_one_configuration(name):
     engine, u = problem(model)
     objective = engine.objective
     theta, weights = objective.space.constrain(u), np.ones(objective.n_units)
-    best = float(engine.readout.decode(u, objective.data)[1].sum())
+    best = float(engine.readout.decode(u, engine.data)[1].sum())
 
-    value, posterior = objective.decoded(theta, weights, objective.data)
+    value, posterior = objective.decoded(theta, weights, engine.data)
     assert float(value) == pytest.approx(best, abs=1e-9)
-    assert float(objective.expected(theta, posterior, objective.data)) == pytest.approx(best, abs=1e-9)
+    assert float(objective.expected(theta, posterior, engine.data)) == pytest.approx(best, abs=1e-9)
     assert all(np.array_equal(p, np.round(p)) for p in posterior)
 
-    twice, doubled = objective.decoded(theta, 2 * weights, objective.data)
+    twice, doubled = objective.decoded(theta, 2 * weights, engine.data)
     assert float(twice) == pytest.approx(2 * best)
     for p, q in zip(posterior, doubled, strict=True):
         np.testing.assert_array_equal(2 * np.asarray(p), q)
@@ -178,7 +178,7 @@ DRAWN = [
 
 def draws_of(engine, u):
     """Independent draws of all latents: {name: (draws, *shape)}."""
-    readout, data = engine.readout, engine.objective.data
+    readout, data = engine.readout, engine.data
     keys = jax.random.split(jax.random.key(5), DRAWS)
     states = jax.jit(jax.vmap(lambda key: readout.configuration("sample", u, data, key)[0]))(keys)
     return dict(zip(readout.latent_names, map(np.asarray, states), strict=True))
@@ -229,9 +229,9 @@ def test_the_mean_of_sampled_weights_is_the_posterior(name):
     engine, u = problem(model)
     objective = engine.objective
     theta, weights = objective.space.constrain(u), np.linspace(0.0, 2.0, objective.n_units)
-    value, posterior = e_step(objective, theta, weights, objective.data)
+    value, posterior = e_step(objective, theta, weights, engine.data)
     keys = jax.random.split(jax.random.key(3), DRAWS)
-    sample = jax.jit(jax.vmap(lambda key: objective.sampled(theta, weights, objective.data, key)))
+    sample = jax.jit(jax.vmap(lambda key: objective.sampled(theta, weights, engine.data, key)))
     values, drawn = sample(keys)
     np.testing.assert_allclose(values, float(value), rtol=1e-10)
     for array, expected in zip(drawn, posterior, strict=True):

@@ -7,7 +7,7 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.objective.chunks import build_chunks
+from pm_mlem.objective.evaluators.chunks import build_chunks
 from pm_mlem.objective.m_step import em_map
 from zoo import ZOO
 
@@ -128,9 +128,9 @@ def test_deterministics_do_not_matter(fits, build):
 def test_chunks_do_not_matter(fits, build, chunk):
     engine = fits[build]._estimate.target.engine
     objective = engine.objective
-    chunked = replace(objective, chunks=build_chunks(objective.tables, objective.work, False, chunk=chunk))
+    chunked = replace(objective, evaluator=build_chunks(objective.whole, chunk=chunk))
     u, unit = fits[build]._estimate.optimum.point + 0.1, np.ones(objective.n_units)
-    expected = engine.em_map(u, unit, objective.data, objective.no_posterior, False)
-    found = em_map(chunked, engine.m_step)(u, unit, objective.data, None, False)
+    expected = engine.em_map(u, unit, engine.data, objective.no_posterior, False)
+    found = em_map(chunked, engine.m_step)(u, unit, engine.data, None, False)
     assert float(found[1]) == pytest.approx(float(expected[1]), abs=1e-9)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-8)

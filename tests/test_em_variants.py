@@ -126,17 +126,17 @@ def test_annealing_in_chunks_equals_annealing_at_once(mixture):
     engine = engine_for(mixture, "mle")
     from dataclasses import replace
 
-    from pm_mlem.objective.chunks import build_chunks
+    from pm_mlem.objective.evaluators.chunks import build_chunks
     from pm_mlem.objective.m_step import tempered_map
 
     objective = engine.objective
-    chunked = replace(objective, chunks=build_chunks(objective.tables, objective.work, False, chunk=32))
+    chunked = replace(objective, evaluator=build_chunks(objective.whole, chunk=32))
     u, unit = objective.space.unconstrain(START), np.ones(objective.n_units)
-    expected = engine.tempered_map(u, unit, objective.data, 0.4)
-    found = tempered_map(chunked, engine.m_step)(u, unit, objective.data, 0.4)
+    expected = engine.tempered_map(u, unit, engine.data, 0.4)
+    found = tempered_map(chunked, engine.m_step)(u, unit, engine.data, 0.4)
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    plain = engine.em_map(u, unit, objective.data, objective.no_posterior, False)[0]
-    np.testing.assert_allclose(engine.tempered_map(u, unit, objective.data, 1.0), plain, atol=1e-10)
+    plain = engine.em_map(u, unit, engine.data, objective.no_posterior, False)[0]
+    np.testing.assert_allclose(engine.tempered_map(u, unit, engine.data, 1.0), plain, atol=1e-10)
 
 
 @pytest.mark.parametrize("estimator", ["mle", "map"])

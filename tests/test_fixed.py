@@ -71,9 +71,9 @@ def test_closed_forms_keep_what_is_held(mixture):
     assert {block.name for block in engine.m_step.closed} == {"w", "mu", "sigma"}
     objective = engine.objective
     u = objective.space.initial + 0.1
-    step = engine.em_map(u, np.ones(objective.n_units), objective.data, objective.no_posterior, False)
-    before = objective.value(u, np.ones(objective.n_units), objective.data)
-    after = objective.value(step[0], np.ones(objective.n_units), objective.data)
+    step = engine.em_map(u, np.ones(objective.n_units), engine.data, objective.no_posterior, False)
+    before = objective.value(u, np.ones(objective.n_units), engine.data)
+    after = objective.value(step[0], np.ones(objective.n_units), engine.data)
     assert after > before
 
 
@@ -231,11 +231,12 @@ def test_left_right_chain(left_right, estimator, method):
 
 
 def test_structural_zeros_give_no_nan(left_right):
-    objective = engine_for(left_right, "map", Choices(fixed={"P": LEFT_RIGHT, "first": [1.0, 0.0, 0.0]})).objective
+    engine = engine_for(left_right, "map", Choices(fixed={"P": LEFT_RIGHT, "first": [1.0, 0.0, 0.0]}))
+    objective = engine.objective
     rng = np.random.default_rng(1)
     for scale in (0.0, 1.0, 30.0):  # the last one: probabilities that round to 0
         u = objective.space.initial + scale * rng.normal(size=objective.space.size)
-        value, gradient, hessian = objective.derivatives(u, np.ones(objective.n_units), objective.data)
+        value, gradient, hessian = objective.derivatives(u, np.ones(objective.n_units), engine.data)
         assert np.isfinite(value)
         assert np.all(np.isfinite(gradient))
         assert np.all(np.isfinite(hessian))

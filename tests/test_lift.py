@@ -9,6 +9,8 @@ from pytensor.graph.op import Op
 
 import pm_mlem as mlem
 from brute_force import enumerate_latents
+from pm_mlem.graph.lift import lift_node
+from pm_mlem.graph.lift.rules_generic import rebuild
 from pm_mlem.objective.engine import engine_for
 
 N = 5
@@ -142,7 +144,7 @@ def test_value_gradient_and_posterior_equal_enumeration(name):
     def brute(point):
         return enumerate_latents(result, domains, objective.space.values(point))
 
-    value, gradient = objective.value_and_gradient(u, unit, objective.data)
+    value, gradient = objective.value_and_gradient(u, unit, engine.data)
     expected = brute(u)
     assert float(value) == pytest.approx(expected.log_likelihood, abs=1e-8)
     step = 1e-5
@@ -150,7 +152,7 @@ def test_value_gradient_and_posterior_equal_enumeration(name):
         moved = [u + s * step * np.eye(len(u))[i] for s in (1, -1)]
         slope = (brute(moved[0]).log_likelihood - brute(moved[1]).log_likelihood) / (2 * step)
         assert float(gradient[i]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
-    latents = engine.readout.latents(u, objective.data)
+    latents = engine.readout.latents(u, engine.data)
     for found, latent in zip(latents, engine.readout.latent_names, strict=True):
         np.testing.assert_allclose(np.moveaxis(np.asarray(found), 0, -1), expected.probabilities[latent], atol=1e-8)
 
@@ -169,8 +171,8 @@ def test_an_impossible_parameter_has_no_density():
     with pm.Model() as result:
         rate = pm.Normal("rate", 1, 1)
         pm.Poisson("y", rate, observed=np.zeros(4, dtype=int))
-    objective = engine_for(result, "mle").objective
-    value, _ = objective.value_and_gradient(np.array([-1.0]), np.ones(4), objective.data)
+    engine = engine_for(result, "mle")
+    value, _ = engine.objective.value_and_gradient(np.array([-1.0]), np.ones(4), engine.data)
     assert float(value) == -np.inf
 
 
@@ -228,3 +230,11 @@ def test_a_state_beyond_the_parameter_is_refused():
         pm.Normal("y", mu[z], 1.0, observed=Y)
     with pytest.raises(mlem.UnsupportedModelError, match=r"axis of length 2 is indexed with a latent"):
         mlem.fit(result, progressbar=False)
+
+
+def test_the_rule_for_all_operations_is_a_rule_like_the_others():
+    """The base function knows no rule; that for operations without one of their own is registered for ``Op``."""
+    assert lift_node.dispatch(Op) is rebuild
+    assert lift_node.dispatch(type("Unknown", (Op,), {})) is rebuild
+    with pytest.raises(NotImplementedError, match="no rule is registered for str"):
+        lift_node("no operation", None, [], None)

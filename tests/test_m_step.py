@@ -406,34 +406,35 @@ def built(name, estimator):
     assert {n: steps for n in (plan.newton.names if plan.newton else ())} == {
         n: kind for n, kind in expected.items() if kind in (NEWTON, MAXIMUM)
     }
-    return engine.objective, plan
+    return engine, plan
 
 
-def expected_log_likelihood(objective, posterior):
+def expected_log_likelihood(engine, posterior):
     """The function that an M-step raises, with its gradient."""
+    objective = engine.objective
 
     def value(u):
         theta = objective.space.constrain(u)
-        total = objective.expected(theta, posterior, objective.data)
-        return total + objective.log_prior(u, objective.data) if objective.estimator == "map" else total
+        total = objective.expected(theta, posterior, engine.data)
+        return total + objective.log_prior(u, engine.data) if objective.estimator == "map" else total
 
     return objective.jit_once(jax.value_and_grad(value))
 
 
 @BOTH
 def test_every_block_reaches_the_maximum(name, estimator):
-    objective, plan = built(name, estimator)
-    space, unit = objective.space, np.ones(objective.n_units)
+    engine, plan = built(name, estimator)
+    objective, space, unit = engine.objective, engine.objective.space, np.ones(engine.objective.n_units)
     u = space.initial + np.random.default_rng(1).normal(scale=0.1, size=space.size)
-    _, posterior = e_step(objective, space.constrain(u), unit, objective.data)
-    function = expected_log_likelihood(objective, posterior)
+    _, posterior = e_step(objective, space.constrain(u), unit, engine.data)
+    function = expected_log_likelihood(engine, posterior)
     blocks = [MStepPlan(plan.sites, (block,)) for block in plan.closed]
     blocks += [replace(plan, closed=(), newton=None)] if plan.reduced else []
     blocks += [replace(plan, closed=(), reduced=None)] if plan.newton and plan.newton.iterations > 1 else []
     for block in blocks:
         names = [b.name for b in block.closed] or list((block.reduced or block.newton).names)
         where = np.concatenate([np.arange(space.size)[space.slices[n]] for n in names])
-        new = np.asarray(objective.jit_once(em_map(objective, block))(u, unit, objective.data, None, False)[0])
+        new = np.asarray(objective.jit_once(em_map(objective, block))(u, unit, engine.data, None, False)[0])
         assert np.array_equal(np.delete(new, where), np.delete(u, where))
 
         def negative(part):
@@ -453,15 +454,15 @@ def test_every_block_reaches_the_maximum(name, estimator):
 
 @pytest.mark.parametrize("name", CASES)
 def test_em_never_falls_and_ends_where_the_score_vanishes(name):
-    objective, plan = built(name, "map")
-    space, unit = objective.space, np.ones(objective.n_units)
+    engine, plan = built(name, "map")
+    objective, space, unit = engine.objective, engine.objective.space, np.ones(engine.objective.n_units)
     step = em_map(objective, plan)
 
     def iterate(u):
-        return jax.lax.scan(lambda v, _: step(v, unit, objective.data, None, False), u, length=1500)
+        return jax.lax.scan(lambda v, _: step(v, unit, engine.data, None, False), u, length=1500)
 
     u, values = objective.jit_once(iterate)(space.initial + np.random.default_rng(1).normal(scale=0.1, size=space.size))
     values = np.asarray(values)
     assert np.all(np.diff(values) >= -1e-11 * (1 + np.abs(values[1:])))
-    _, gradient, hessian = objective.derivatives(np.asarray(u), unit, objective.data)
+    _, gradient, hessian = objective.derivatives(np.asarray(u), unit, engine.data)
     np.testing.assert_allclose(gradient, 0.0, atol=2e-4 * np.sqrt(np.abs(np.diag(hessian)).max()))

@@ -42,8 +42,8 @@ def one_step(build, estimator="mle"):
     engine = engine_for(model, estimator)
     objective, unit = engine.objective, np.ones(engine.objective.n_units)
     u = objective.space.initial
-    _, posterior = e_step(objective, objective.space.constrain(u), unit, objective.data)
-    new, _ = objective.jit_once(em_map(objective, engine.m_step))(u, unit, objective.data, None, False)
+    _, posterior = e_step(objective, objective.space.constrain(u), unit, engine.data)
+    new, _ = objective.jit_once(em_map(objective, engine.m_step))(u, unit, engine.data, None, False)
     return engine, posterior, objective.space.values(u), objective.space.values(np.asarray(new))
 
 
@@ -172,8 +172,8 @@ def test_hessian_by_groups_is_the_hessian(estimator):
     assert block.groups.members.shape == (2, 4)
 
     def value(u):
-        total = objective.expected(objective.space.constrain(u), posterior, objective.data)
-        return total + objective.log_prior(u, objective.data) if estimator == "map" else total
+        total = objective.expected(objective.space.constrain(u), posterior, engine.data)
+        return total + objective.log_prior(u, engine.data) if estimator == "map" else total
 
     u = objective.space.unconstrain(before)
     where = np.concatenate([np.arange(objective.space.size)[objective.space.slices[n]] for n in block.names])
@@ -196,7 +196,7 @@ def test_callbacks_take_the_same_step():
     for backend in ("jax", "numba"):
         engine = engine_for(model, "mle", backend=backend)
         unit = np.ones(engine.objective.n_units)
-        points.append(engine.em_map(engine.objective.space.initial, unit, engine.objective.data, None, False)[0])
+        points.append(engine.em_map(engine.objective.space.initial, unit, engine.data, None, False)[0])
     np.testing.assert_allclose(points[0], points[1], rtol=1e-9)
 
 
@@ -304,7 +304,7 @@ def test_an_empty_component_keeps_its_parameters():
         pm.Normal("y", mu[z], pm.HalfNormal("sd", 1, initval=0.5), observed=REAL)
     engine = engine_for(model, "mle")
     objective = engine.objective
-    new = engine.em_map(objective.space.initial, np.ones(N), objective.data, None, False)[0]
+    new = engine.em_map(objective.space.initial, np.ones(N), engine.data, None, False)[0]
     after = objective.space.values(np.asarray(new))
     assert after["mu"][2] == 60.0
     assert np.all(after["mu"][:2] != [-2.0, 3.0])

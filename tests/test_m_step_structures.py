@@ -24,7 +24,7 @@ def test_em_never_falls(name, estimator):
     u = objective.space.initial + 0.1 * np.random.default_rng(1).normal(size=objective.space.size)
     values = []
     for _ in range(12):
-        u, value = step(u, unit, objective.data, None, False)
+        u, value = step(u, unit, engine.data, None, False)
         values.append(float(value))
     assert np.all(np.isfinite(values))
     assert np.all(np.diff(values) >= -1e-9 * (1 + np.abs(values[1:])))

@@ -345,7 +345,7 @@ def test_likelihood_is_that_of_pymc(name):
     tolerance = 1e-6 if name in SINGLE else 1e-8
 
     expected = enumerate_latents(model, domains, objective.space.values(u))
-    value, gradient = objective.value_and_gradient(u, unit, objective.data)
+    value, gradient = objective.value_and_gradient(u, unit, engine.data)
     assert float(value) == pytest.approx(expected.log_likelihood, abs=tolerance)
     direction, step = rng.normal(size=len(u)), 1e-4
     ends = [
@@ -356,7 +356,7 @@ def test_likelihood_is_that_of_pymc(name):
         (ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-6
     )
 
-    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, engine.data), strict=True))
     for latent, probabilities in expected.probabilities.items():
         np.testing.assert_allclose(np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=tolerance)
 
@@ -374,7 +374,7 @@ def test_component_is_a_latent(name):
     assert hidden
     if domains:
         return  # posteriors with other latents are compared by likelihood and gradient above
-    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, engine.objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, engine.data), strict=True))
     total = 0.0
     for item in hidden.values():
         got = np.moveaxis(np.asarray(found[item.name]), 0, -1)
@@ -388,7 +388,7 @@ def test_component_is_a_latent(name):
         np.testing.assert_allclose(got, want, atol=1e-6 if name in SINGLE else 1e-9)
         total += logsumexp(joint, axis=-1).sum()
     unit = np.ones(engine.objective.n_units)
-    value = float(engine.objective.log_likelihood(u, unit, engine.objective.data))
+    value = float(engine.objective.log_likelihood(u, unit, engine.data))
     assert value == pytest.approx(total, abs=1e-6 if name in SINGLE else 1e-8)
 
 

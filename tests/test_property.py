@@ -96,15 +96,15 @@ def test_lowered_to_jax(number):
         built.model, built.domains, dict(zip(space.names, map(np.asarray, constrained), strict=True))
     )
 
-    value, gradient = objective.value_and_gradient(u, np.ones(objective.n_units), objective.data)
+    value, gradient = objective.value_and_gradient(u, np.ones(objective.n_units), engine.data)
     assert float(value) == pytest.approx(exact.log_likelihood, abs=1e-8)
     slope = sum(float(np.sum(exact.gradient[name] * t)) for name, t in zip(space.names, tangent, strict=True))
     assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-7, abs=1e-7)
 
-    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, engine.data), strict=True))
     for item in objective.tables.structure.latents:
         np.testing.assert_allclose(found[item.name], exact.posterior(item.name, item.lower, item.states), atol=1e-8)
-    means = dict(zip(engine.readout.names, engine.readout.estimands(u, objective.data), strict=True))
+    means = dict(zip(engine.readout.names, engine.readout.estimands(u, engine.data), strict=True))
     for name in {d.name for d in objective.tables.derived}:
         np.testing.assert_allclose(means[name], exact.mean(name), rtol=1e-8, atol=1e-8)
 

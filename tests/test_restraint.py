@@ -137,10 +137,10 @@ def test_eigenvalues_of_covariances_have_a_floor():
     objective, point = engine.objective, found._estimate.optimum.point
     unit = np.ones(objective.n_units)
     rng = np.random.default_rng(0)
-    value = objective.value_and_gradient(point, unit, objective.data)[0]
+    value = objective.value_and_gradient(point, unit, engine.data)[0]
     for _ in range(200):  # nothing nearby that is allowed is better
         moved = engine.project(point + rng.normal(scale=10 ** rng.uniform(-5, -1), size=len(point)))
-        assert objective.value_and_gradient(moved, unit, objective.data)[0] <= value + 1e-7
+        assert objective.value_and_gradient(moved, unit, engine.data)[0] <= value + 1e-7
 
 
 def covariance(found, k):
@@ -301,8 +301,9 @@ def test_scales_beside_free_degrees_of_freedom_are_held(restraint):
 
 
 def gradient(model, restraint, found):
-    objective = engine_for(model, "mle", restraint=Restraint(**restraint)).objective
-    return objective.value_and_gradient(found._estimate.optimum.point, np.ones(objective.n_units), objective.data)[1]
+    engine = engine_for(model, "mle", restraint=Restraint(**restraint))
+    objective = engine.objective
+    return objective.value_and_gradient(found._estimate.optimum.point, np.ones(objective.n_units), engine.data)[1]
 
 
 # --- what is refused --------------------------------------------------------------------------------------

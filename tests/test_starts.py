@@ -29,9 +29,8 @@ Y = np.concatenate([RNG.normal(-4.0, 1.0, 30), RNG.normal(4.0, 1.0, 30)])
 
 def maker(model, seed=0):
     engine = engine_for(model, "mle")
-    return StartMaker(
-        engine.objective, lambda: engine.em_map, np.ones(engine.objective.n_units), np.random.default_rng(seed)
-    )
+    unit, rng = np.ones(engine.objective.n_units), np.random.default_rng(seed)
+    return StartMaker(engine.objective, lambda: engine.em_map, unit, engine.data, rng)
 
 
 def mixture():
@@ -90,7 +89,7 @@ def test_starts_of_all_kinds_are_finite_and_different(build):
     points = [make.first(), *make.further(8)]
     objective = make.objective
     assert points[0][0] == INITIAL
-    values = [float(objective.value_and_gradient(p, make.unit, objective.data)[0]) for _, p in points]
+    values = [float(objective.value_and_gradient(p, make.unit, make.data)[0]) for _, p in points]
     assert np.isfinite(values).sum() >= 7
     assert len({tuple(np.round(p, 6)) for _, p in points}) >= 8
     kinds = {origin for origin, _ in points[1:]}

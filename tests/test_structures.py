@@ -32,7 +32,7 @@ def test_equal_to_enumeration(name):
     unit = np.ones(objective.n_units)
 
     expected = enumerate_latents(model, domains, objective.space.values(u))
-    value, gradient = objective.value_and_gradient(u, unit, objective.data)
+    value, gradient = objective.value_and_gradient(u, unit, engine.data)
     assert float(value) == pytest.approx(expected.log_likelihood, abs=1e-6 if name in SINGLE else 1e-8)
 
     direction, step = rng.normal(size=len(u)), 1e-4
@@ -43,13 +43,13 @@ def test_equal_to_enumeration(name):
     slope = (ends[0] - ends[1]) / (2 * step)
     assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
-    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, engine.data), strict=True))
     for latent, probabilities in expected.probabilities.items():
         np.testing.assert_allclose(
             np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
         )
 
-    states, units = engine.readout.decode(u, objective.data)
+    states, units = engine.readout.decode(u, engine.data)
     best = expected.log_likelihood + np.log(np.max(expected.weights))
     assert float(units.sum()) == pytest.approx(best, abs=1e-6 if name in SINGLE else 1e-8)
     decoded = dict(zip(engine.readout.latent_names, map(np.asarray, states), strict=True))

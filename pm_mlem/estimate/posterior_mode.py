@@ -36,7 +36,7 @@ class PosteriorMode:
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
         """Exact log-densities, not normalized, at points ``(n, p)``."""
-        return self.density.on(points)
+        return self.density.on(points, self.data)
 
 
 def check_posterior(estimate: Estimate) -> None:

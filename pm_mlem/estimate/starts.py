@@ -16,9 +16,8 @@ DEFAULT_STARTS = 8
 
 def start_points(starts, target: Target, random_seed: int | None) -> tuple[list[Start], Callable[[int], list[Start]]]:
     """The user's starts, or the initial point and others, and a function that makes further ones."""
-    maker = StartMaker(
-        target.objective, lambda: target.engine.em_map, target.weights, np.random.default_rng(random_seed)
-    )
+    rng = np.random.default_rng(random_seed)
+    maker = StartMaker(target.objective, lambda: target.engine.em_map, target.weights, target.data, rng)
 
     def more(count: int) -> list[Start]:
         return [Start(origin, point) for origin, point in maker.further(count)]

@@ -215,14 +215,11 @@ class Target:
 
         Both are minus infinity where a parameter condition fails.
         """
-        objective, readout = self.objective, self.readout
+        objective = self.objective
 
         def at(u, data):
             theta = objective.space.constrain(u)
-            if objective.chunks is None:
-                units = objective.units(objective.densities(*theta, *data), data)
-            else:
-                units = readout.posterior_and_units(theta, data)[1]
+            units = objective.evaluator.units(theta, data)
             return jnp.where(objective.allowed(theta, data), units, -jnp.inf), objective.additions(u, data)
 
         units, more = jax.jit(lambda points, data: jax.lax.map(lambda u: at(u, data), points))(points, self.data)
@@ -289,7 +286,7 @@ class Target:
 
     def with_data(self, observed: Mapping[str, np.ndarray]) -> Target:
         """Other values of the observed variables, where these are inputs (:meth:`replaceable`)."""
-        return replace(self, data=self.objective.data_with(observed))
+        return replace(self, data=self.objective.data_with(self.data, observed))
 
     def sibling(self, estimator: Estimator | None = None, **choices: Any) -> Target:
         """The same model, data and weights, read with other choices or for another estimator."""

@@ -210,10 +210,13 @@ class Reading:
 
 
 class Inspector:
-    """Reads the log-density arrays of one objective and their posterior weights at a point; compiled once."""
+    """Reads the log-density arrays of an objective and their posterior weights at a point; compiled once.
 
-    def __init__(self, objective: Objective):
-        self.objective = objective
+    The watches hold the observations of the data that the model was read with, so these are what it reads.
+    """
+
+    def __init__(self, objective: Objective, data: Sequence):
+        self.objective, self.data = objective, data
         self.watches = watches(objective.tables)
 
     @cached_property
@@ -280,7 +283,7 @@ class Inspector:
             values = [w.by_state(densities)[:, :ROWS] for w in self.watches]
             return [jnp.sum(jnp.where(jnp.isfinite(v), v, 0.0) * self.noise(v.shape[1:]), axis=(1, 2)) for v in values]
 
-        slopes = objective.jit_once(jax.jacrev(sums))(point, objective.data)
+        slopes = objective.jit_once(jax.jacrev(sums))(point, self.data)
         return [np.asarray(s) != 0 for s in slopes]
 
     @staticmethod
@@ -325,9 +328,7 @@ class Guard:
         key = np.asarray(point).tobytes()
         if self.last is None or self.last[0] != key:
             inspector = self.inspector
-            units, totals, readings = inspector.compiled(
-                point, self.unit, inspector.objective.data, inspector.constants
-            )
+            units, totals, readings = inspector.compiled(point, self.unit, inspector.data, inspector.constants)
             read = [Reading(*map(np.asarray, r)) for r in readings]
             self.last = key, (np.asarray(units), [np.asarray(t) for t in totals], read)
         return self.last[1]
@@ -379,7 +380,7 @@ class Guard:
                 return np.exp(mean(-reading.density, reading.count, state)) < RESOLUTION * watch.resolution[column]
         objective = self.inspector.objective
         theta = objective.space.constrain(point)
-        _, posterior = e_step(objective, theta, self.unit, objective.data)
+        _, posterior = e_step(objective, theta, self.unit, self.inspector.data)
         weights = np.asarray(watch.by_state(posterior))[state, :, column]
         data = watch.observations[:, column]
         spread = data.std(axis=0)

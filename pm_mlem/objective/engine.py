@@ -38,7 +38,7 @@ from pm_mlem.objective.m_step import (
     stochastic_map,
     tempered_map,
 )
-from pm_mlem.objective.objective import Estimator, Objective, build_objective
+from pm_mlem.objective.objective import Estimator, Objective, build_objective, data_of
 from pm_mlem.objective.readout import Readout, build_readout
 from pm_mlem.objective.verify import verify_objective, verify_plan
 
@@ -48,6 +48,8 @@ class Engine:
     """The compiled functions of one model under one estimator."""
 
     objective: Objective
+    data: tuple
+    """The data that the model was read with, for the objective's functions."""
     choices: Choices
     """How the model was read."""
     backend: Backend = "jax"
@@ -60,11 +62,6 @@ class Engine:
     """The compiled functions that were checked."""
     contents: tuple = ()
     """Digests of the model's data when it was read, see :func:`contents`."""
-
-    @property
-    def data(self) -> tuple:
-        """The data that the model was read with, for the objective's functions."""
-        return self.objective.data
 
     @property
     def estimator(self) -> Estimator:
@@ -93,8 +90,8 @@ class Engine:
 
         def evaluate(v):
             if name == "em_map":
-                return float(self.em_map(v, unit, objective.data, objective.no_posterior, False)[1]), None
-            value, gradient, *_ = getattr(objective, name)(v, unit, objective.data)
+                return float(self.em_map(v, unit, self.data, objective.no_posterior, False)[1]), None
+            value, gradient, *_ = getattr(objective, name)(v, unit, self.data)
             return float(value), np.asarray(gradient)
 
         verify_objective(evaluate, u, expected)
@@ -106,11 +103,11 @@ class Engine:
 
     def neglected(self, u: np.ndarray) -> dict[str, float]:
         """For each count without an upper bound how much probability the enumeration leaves out at a point."""
-        tables, data = self.objective.tables, self.objective.data
+        tables = self.objective.tables
         if not counts(tables):
             return {}
         above = tails(tables, list(self.objective.space.values(u).values()))
-        posterior = dict(zip(self.readout.latent_names, self.readout.latents(u, data), strict=True))
+        posterior = dict(zip(self.readout.latent_names, self.readout.latents(u, self.data), strict=True))
         pressing = edges(tables, posterior)
         return {name: max(above[name], pressing[name]) for name in above}
 
@@ -132,7 +129,7 @@ class Engine:
 
     @cached_property
     def inspector(self) -> Inspector:
-        return Inspector(self.objective)
+        return Inspector(self.objective, self.data)
 
     @cached_property
     def m_step(self) -> MStepPlan:
@@ -200,12 +197,12 @@ def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backen
         check_informed(tables)
     if estimator == "map":
         check_held(tables)
-    now = contents(model)
+    data, now = data_of(tables), contents(model)
     try:
-        return Engine(build_objective(tables, estimator, backend), choices, backend, contents=now)
+        return Engine(build_objective(tables, estimator, backend), data, choices, backend, contents=now)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), choices, backend, note=note, contents=now)
+        return Engine(build_objective(tables, estimator, "numba"), data, choices, backend, note=note, contents=now)
 
 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:

@@ -61,6 +61,6 @@ class LogPosterior:
         """``(draws (n, p), data) -> (n,)``, one after the other."""
         return jax.jit(lambda draws, data: jax.lax.map(lambda u: self(u, data), draws))
 
-    def on(self, points: np.ndarray) -> np.ndarray:
+    def on(self, points: np.ndarray, data) -> np.ndarray:
         """Log-densities at points (n, p)."""
-        return np.asarray(self.at_draws(jnp.asarray(points), self.objective.data))
+        return np.asarray(self.at_draws(jnp.asarray(points), data))

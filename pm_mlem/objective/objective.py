@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.graph.ops.semirings import Semiring, choosing
-from pm_mlem.graph.tables.model_tables import ModelTables, Probe
-from pm_mlem.objective.chunks import Chunks, RowSums, build_chunks, joined, row_sums
+from pm_mlem.graph.ops.semirings import Semiring
+from pm_mlem.graph.tables.model_tables import ModelTables
+from pm_mlem.objective.evaluators.chunks import build_chunks
+from pm_mlem.objective.evaluators.protocol import Evaluator, Posterior
+from pm_mlem.objective.evaluators.whole import Whole, largest_array
 from pm_mlem.objective.kinks import Kinks, find_kinks
 from pm_mlem.objective.lowering.lower import Backend, NotLowered, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
@@ -29,45 +30,40 @@ class Objective:
 
     All functions take the flat unconstrained vector ``u`` and one weight for every independent unit. The
     log-likelihood is that of the observed data (latents summed out, all constants); the value adds the
-    log-prior in the constrained space under "map", and the penalty where there is one.
+    log-prior in the constrained space under "map", and the penalty where there is one. The data are an argument
+    of every function; :func:`data_of` gives those that the model was read with.
     """
 
     tables: ModelTables
     space: ParameterSpace
     estimator: Estimator
     backend: Backend
-    densities: Callable[..., list]
-    """(theta list, data) -> the terms' log-density arrays"""
-    partition: Callable[..., list]
-    """(density arrays, data) -> log-partition of every unit, one vector for each group of terms"""
-    probed_partition: Callable[..., list]
-    """(density arrays, probes, data) -> as ``partition``; its gradient by the probes is the posterior"""
+    whole: Whole
+    """All rows in one piece, for what looks into single arrays"""
+    evaluator: Evaluator
+    """Who goes through the rows: ``whole``, or chunks of them where the data are large"""
     guards: Callable[..., list]
     prior: Callable[..., list]
-    data: tuple[Any, ...]
-    chunks: Chunks | None = None
-    """Evaluation in chunks of rows, where the data are large"""
     penalty: Callable | None = None
     """theta list -> what is added to the log-likelihood to keep scales away from 0"""
 
-    def with_data(self, data: Sequence) -> Objective:
-        """The same functions, compiled ones included, beside other data of the same shapes."""
-        other = copy(self)
-        object.__setattr__(other, "data", tuple(data))
-        return other
-
-    def data_with(self, observed: Mapping[str, np.ndarray]) -> tuple:
-        """The data with other values of the observed variables, where these are inputs (``replaceable=True``)."""
-        data = list(self.data)
+    def data_with(self, data: Sequence, observed: Mapping[str, np.ndarray]) -> tuple:
+        """Data with other values of the observed variables, where these are inputs (``replaceable=True``)."""
+        changed = list(data)
         for i, (name, (symbol, _)) in enumerate(self.tables.structure.inputs.items()):  # the first of the data
-            data[i] = np.asarray(observed[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
-        return tuple(data)
+            changed[i] = np.asarray(observed[name]).astype(symbol.type.dtype).reshape(symbol.type.shape)
+        return tuple(changed)
 
     # --- pure functions ------------------------------------------------------------------------------------
 
+    @property
+    def densities(self) -> Callable[..., list]:
+        """(theta list, data) -> the terms' log-density arrays."""
+        return self.whole.densities
+
     def units(self, densities: Sequence, data: Sequence) -> jax.Array:
-        """Log-likelihood of every unit."""
-        return joined(self.partition(*densities, *data))
+        """Log-likelihood of every unit, given the log-density arrays."""
+        return self.whole.units_of(densities, data)
 
     def allowed(self, theta: Sequence, data: Sequence) -> jax.Array:
         """Whether all parameter conditions of the distributions hold."""
@@ -75,18 +71,12 @@ class Objective:
 
     def log_likelihood(self, u, weights, data) -> jax.Array:
         theta = self.space.constrain(u)
-        if self.chunks is None:
-            total = jnp.sum(product(weights, self.units(self.densities(*theta, *data), data)))
-        else:
-            total = self.chunks.log_likelihood(theta, weights, data)
+        total = self.evaluator.log_likelihood(theta, weights, data)
         return jnp.where(self.allowed(theta, data), total, -jnp.inf)
 
     def expected(self, theta: Sequence, posterior: Sequence, data: Sequence) -> jax.Array:
         """Expected complete-data log-likelihood: the log-density arrays weighted by the posterior."""
-        if self.chunks is not None:
-            return self.chunks.expected(theta, posterior, data)
-        densities = self.densities(*theta, *data)
-        return sum((jnp.sum(product(r, d)) for r, d in zip(posterior, densities, strict=True)), jnp.zeros(()))
+        return self.evaluator.expected(theta, posterior, data)
 
     def log_prior(self, u, data) -> jax.Array:
         theta = self.space.constrain(u)
@@ -172,67 +162,12 @@ class Objective:
     def at_configuration(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, key=None):
         """:meth:`decoded` or :meth:`sampled`."""
         weights = jnp.asarray(weights)[self.unit_of_sum]
-        total, posterior, _ = self.choose(semiring, theta, weights, data, probes=False, key=key)
+        total, posterior, _ = self.evaluator.choose(semiring, theta, weights, data, probes=False, key=key)
         return jnp.where(self.allowed(theta, data), total, -jnp.inf), posterior
-
-    def choose(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
-        """Weighted total of the sums that choose a configuration, its derivatives by the probes of the latents or by
-        the density arrays, and the sums.
-        """
-        if self.chunks is not None and (sums := self.row_choices(semiring)) is not None:
-            return self.chunks.posterior(sums, theta, weights, data, probes=probes, key=key)
-        choice, keys = self.choices(semiring), key_data(key)
-        densities = self.densities(*theta, *data)
-
-        def value(arrays):
-            chosen, tables = (densities, arrays) if probes else (arrays, self.no_probes)
-            vectors = choice(*chosen, *tables, *data, *keys)
-            return jnp.sum(product(weights, joined(vectors))), vectors
-
-        start = [jnp.asarray(p) for p in self.no_probes] if probes else densities
-        (total, vectors), slopes = jax.value_and_grad(value, has_aux=True)(start)
-        return total, slopes, vectors
-
-    def choices(self, semiring: Semiring) -> Callable[..., list]:
-        """(density arrays, latents' probes, data[, data of a key]) -> the sums over the latents, see ``unit_of_sum``.
-
-        Their gradient by the density arrays and by the probes is the indicator of one configuration of the latents
-        (see :mod:`pm_mlem.graph.ops.semirings`).
-        """
-        return self.most_probable if semiring == "max" else self.drawn
-
-    @cached_property
-    def most_probable(self) -> Callable[..., list]:
-        return lower_choices(self.tables, "max")
-
-    @cached_property
-    def drawn(self) -> Callable[..., list]:
-        return lower_choices(self.tables, "sample")
-
-    def row_choices(self, semiring: Semiring) -> RowSums | None:
-        """:meth:`choices` for the rows of a chunk; None where they cannot be evaluated in chunks."""
-        return self.rows_most_probable if semiring == "max" else self.rows_drawn
-
-    @cached_property
-    def rows_most_probable(self) -> RowSums | None:
-        return self.row_sums("max")
-
-    @cached_property
-    def rows_drawn(self) -> RowSums | None:
-        return self.row_sums("sample")
-
-    def row_sums(self, semiring: Semiring) -> RowSums | None:
-        tables = self.tables
-        return row_sums(tables, self.chunks.tables, tables.by_element, latent_probes(tables), semiring)
-
-    @property
-    def no_probes(self) -> list[np.ndarray]:
-        """Zeros for the probes of the latents."""
-        return [np.zeros(p.shape) for p in latent_probes(self.tables)]
 
     @cached_property
     def unit_of_sum(self) -> np.ndarray:
-        """For each sum of :meth:`choices` its unit: they come in another order than those of ``partition``."""
+        """For each sum over the latents that chooses its unit: they come in another order than the units."""
         result = np.full(self.n_units, -1)
         by_element, plain = self.tables.by_element.unit_of_row, self.tables.elimination.unit_of_row
         for sums, units in zip(by_element, plain, strict=False):  # the probes come last
@@ -258,15 +193,14 @@ class Objective:
     @property
     def directions_at_once(self) -> int:
         """How many directional derivatives are formed together."""
-        at_once = self.work if self.chunks is None else self.work * self.chunks.length // self.chunks.count
-        return max(LARGEST_ARRAY // max(at_once, 1), 1)
+        return max(LARGEST_ARRAY // max(self.evaluator.entries, 1), 1)
 
     @cached_property
-    def no_posterior(self) -> list[np.ndarray] | None:
+    def no_posterior(self) -> Posterior | None:
         """What the EM map is given where it finds the posterior itself: arrays of the right shapes, so that it is
         compiled once for both kinds of start; None where these would be large.
         """
-        return None if self.chunks is not None else [np.zeros(d.input.type.shape) for d in self.tables.densities]
+        return self.evaluator.no_posterior
 
     # --- compiled functions --------------------------------------------------------------------------------
 
@@ -296,17 +230,8 @@ class Objective:
     def scores(self) -> Callable:
         """``(u, data) -> (units, p)``: derivative of every unit's log-likelihood, unweighted, without the prior."""
 
-        def units(u, data):
-            return self.units(self.densities(*self.space.constrain(u), *data), data)
-
         def evaluate(u, data):
-            if self.chunks is not None:
-                jacobian = partial(forward_by_reverse, at_once=self.space.size)
-                return self.chunks.scores(jacobian, self.space.constrain, u, data)
-            if self.backend != "jax":  # callbacks only support reverse mode
-                rows = jnp.arange(self.n_units)
-                return jax.lax.map(lambda i: jax.grad(lambda v: units(v, data)[i])(u), rows)
-            return forward_by_reverse(lambda v: units(v, data), u, self.directions_at_once)
+            return self.evaluator.scores(self.space.constrain, u, data, self.directions_at_once)
 
         return jax.jit(evaluate)
 
@@ -321,32 +246,6 @@ class Objective:
         return jax.jit(evaluate)
 
 
-def forward_by_reverse(function: Callable, u, at_once: int) -> jax.Array:
-    """Jacobian of a vector ``(n,)``, ``(n, p)``, by p passes where only pullbacks are known.
-
-    Column j is the derivative of ``c -> <J' c, e_j>``, which is linear in c; see :func:`somewhere`.
-    """
-    values, pullback = jax.vjp(function, u)
-
-    def column(direction):
-        return jax.grad(lambda c: pullback(c)[0] @ direction)(somewhere(values))
-
-    columns = jnp.eye(len(u), dtype=values.dtype)
-    if len(u) <= at_once:
-        return jax.vmap(column)(columns).T
-    return jax.lax.map(column, columns, batch_size=at_once).T
-
-
-def somewhere(values: jax.Array) -> jax.Array:
-    """Where a linear function of cotangents is derived: guarded pullbacks are constant at 0 and only there."""
-    return (1.0 + 0.5 * jnp.sin(jnp.arange(1.0, values.size + 1.0))).reshape(values.shape).astype(values.dtype)
-
-
-def key_data(key: jax.Array | None) -> list[jax.Array]:
-    """The input for a random key, if there is one."""
-    return [] if key is None else [jax.random.key_data(key)]
-
-
 LARGEST_ARRAY = 2**24
 """Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 
@@ -354,23 +253,9 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
 
-def largest_array(tables: ModelTables) -> int:
-    """Entries of the largest log-density array."""
-    return max((int(np.prod(d.input.type.shape, dtype=np.int64)) for d in tables.densities), default=1)
-
-
-def latent_probes(tables: ModelTables) -> list[Probe]:
-    """The probes of the latents, without those of Deterministics."""
-    vectors = {v.name for v in tables.structure.vectors}
-    return [p for p in tables.probes if p.name in vectors]
-
-
-def lower_choices(tables: ModelTables, semiring: Semiring) -> Callable[..., list]:
-    """The sums over the latents, each choosing one configuration."""
-    arrays = [*[d.input for d in tables.densities], *[p.input for p in latent_probes(tables)]]
-    inputs, outputs = choosing([*arrays, *[v for v, _ in tables.data]], tables.by_element.units, semiring)
-    with jax.ensure_compile_time_eval():  # constants stay constants where this is first needed within a trace
-        return lower(inputs, outputs, "jax")
+def data_of(tables: ModelTables) -> tuple[jax.Array, ...]:
+    """The data that a model was read with, for the functions of its objective."""
+    return tuple(jnp.asarray(v) for _, v in tables.data)
 
 
 def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend) -> Objective:
@@ -387,9 +272,9 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     probed = lower([*arrays, *[p.input for p in tables.probes], *placeholders], tables.probed.units, "jax")
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
-    data = tuple(jnp.asarray(v) for _, v in tables.data)
-    chunks = build_chunks(tables, largest_array(tables), infinite) if backend == "jax" else None
-    return Objective(tables, space, estimator, backend, densities, partition, probed, guards, prior, data, chunks)
+    whole = Whole(tables, backend, densities, partition, probed)
+    chunks = build_chunks(whole, infinite) if backend == "jax" else None
+    return Objective(tables, space, estimator, backend, whole, chunks or whole, guards, prior)
 
 
-__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "product"]
+__all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "data_of", "product"]

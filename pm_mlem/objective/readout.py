@@ -12,10 +12,11 @@ import numpy as np
 
 from pm_mlem.graph.ops.semirings import Semiring
 from pm_mlem.graph.tables.model_tables import DerivedValue
-from pm_mlem.objective.chunks import RowSums, joined, row_sums
+from pm_mlem.objective.evaluators.whole import joined, latent_probes
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.objective import Objective, latent_probes, product, somewhere
+from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.pullbacks import jacobian_by_reverse
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,38 +40,12 @@ class Readout:
         return (*self.objective.space.names, *[d.name for d in self.derived])
 
     def posterior(self, theta, data) -> dict[str, jax.Array]:
-        """Joint posterior probabilities of the states in every probe (latents and Deterministics)."""
-        chosen, partition = self.objective.tables.probes, self.objective.probed_partition
-        if not chosen:
-            return {}
-        densities = self.objective.densities(*theta, *data)
-        zeros = [jnp.zeros(p.shape) for p in chosen]
-
-        def total(tables):
-            return sum(jnp.sum(v) for v in partition(*densities, *tables, *data))
-
-        return dict(zip([p.name for p in chosen], jax.grad(total)(zeros), strict=True))
+        """Joint posterior probabilities of the states in every probe (latents and Deterministics); differentiable."""
+        return self.objective.whole.probabilities(theta, data)
 
     def posterior_and_units(self, theta, data) -> tuple[dict[str, jax.Array], jax.Array]:
-        """:meth:`posterior` and the log-likelihood by unit, in chunks where the data are large (not differentiable)."""
-        objective, rows = self.objective, self.rows
-        if rows is None:
-            return self.posterior(theta, data), objective.units(objective.densities(*theta, *data), data)
-        plain, probed = rows
-        weights = jnp.ones(objective.n_units)
-        _, _, units = objective.chunks.posterior(plain, theta, weights, data, probes=True)
-        _, slopes, _ = objective.chunks.posterior(probed, theta, weights, data, probes=True)
-        return dict(zip([p.name for p in probed.probes], slopes, strict=True)), joined(units)
-
-    @cached_property
-    def rows(self) -> tuple[RowSums, RowSums] | None:
-        """The sums over the latents for the rows of a chunk, without and with probes; None for small models."""
-        tables, chunks = self.objective.tables, self.objective.chunks
-        if chunks is None:
-            return None
-        plain = row_sums(tables, chunks.tables, tables.elimination, (), None)
-        probed = row_sums(tables, chunks.tables, tables.probed, tables.probes, None)
-        return None if plain is None or probed is None else (plain, probed)
+        """:meth:`posterior` and the log-likelihood by unit (not differentiable)."""
+        return self.objective.evaluator.posterior(theta, data)
 
     def estimands(self, u, data) -> list:
         theta = self.objective.space.constrain(u)
@@ -118,7 +93,7 @@ class Readout:
         """One configuration of the latents: its states by latent, and the sums over the latents by unit."""
         objective = self.objective
         theta, weights = objective.space.constrain(u), jnp.ones(objective.n_units)
-        _, chosen, vectors = objective.choose(semiring, theta, weights, data, probes=True, key=key)
+        _, chosen, vectors = objective.evaluator.choose(semiring, theta, weights, data, probes=True, key=key)
         names = [p.name for p in latent_probes(objective.tables)]
         indicators = dict(zip(names, chosen, strict=True))
         sums = joined(vectors)
@@ -147,7 +122,7 @@ class Readout:
             probabilities = [self.marginal(name, posterior) for name in self.latent_names]
             states = []
             if self.latent_names:
-                _, chosen, _ = objective.choose("sample", theta, weights, data, probes=True, key=key)
+                _, chosen, _ = objective.evaluator.choose("sample", theta, weights, data, probes=True, key=key)
                 indicators = dict(zip([p.name for p in latent_probes(objective.tables)], chosen, strict=True))
                 states = [self.states(name, self.marginal(name, indicators)) for name in self.latent_names]
             total = [t + p for t, p in zip(total, probabilities, strict=True)]
@@ -254,14 +229,6 @@ class Readout:
 
         curvature, (value, slope) = self.objective.slopes(gradient)(u)
         return value, slope, curvature
-
-
-def jacobian_by_reverse(function: Callable, u, data) -> list:
-    """Columns ``J e_j`` from the pullback alone: the derivative of ``c -> <J' c, e_j>``; see :func:`somewhere`."""
-    values, pullback = jax.vjp(lambda v: function(v, data), u)
-    start = [somewhere(v) for v in values]
-    columns = [jax.grad(lambda c, j=j: pullback(c)[0][j])(start) for j in range(len(u))]
-    return [jnp.stack([column[i] for column in columns], axis=-1) for i in range(len(values))]
 
 
 def build_readout(objective: Objective) -> Readout:

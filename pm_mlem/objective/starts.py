@@ -41,13 +41,19 @@ class StartMaker:
     objective
     em_map : the compiled EM map ``(u, weights, data, given, use_given) -> (next u, value)``
     unit : weights of the units
+    data : the model's data
     rng : all that is random comes from here
     """
 
     def __init__(
-        self, objective: Objective, em_map: Callable[[], Callable], unit: np.ndarray, rng: np.random.Generator
+        self,
+        objective: Objective,
+        em_map: Callable[[], Callable],
+        unit: np.ndarray,
+        data: Sequence,
+        rng: np.random.Generator,
     ):
-        self.objective, self.em_map, self.unit, self.rng = objective, em_map, unit, rng
+        self.objective, self.em_map, self.unit, self.data, self.rng = objective, em_map, unit, data, rng
         self.made = 0
 
     # --- one after the other -----------------------------------------------------------------------------------
@@ -117,12 +123,12 @@ class StartMaker:
 
     def from_guess(self, kind: str) -> np.ndarray:
         """Guess the states, and maximise as if that were their posterior."""
-        objective, initial = self.objective, self.objective.space.initial
-        posterior = self.convert(self.guess(kind), self.unit)
+        initial = self.objective.space.initial
+        posterior = self.convert(self.guess(kind), self.unit, self.data)
         point = initial + self.rng.normal(scale=0.01, size=len(initial))
         run = self.em_map()
         for _ in range(M_STEPS):
-            new = np.asarray(run(point, self.unit, objective.data, posterior, True)[0])
+            new = np.asarray(run(point, self.unit, self.data, posterior, True)[0])
             if not np.all(np.isfinite(new)):
                 break
             point = new
@@ -244,13 +250,16 @@ def observed_rows(density: DensityTerm, factor: Factor) -> np.ndarray | None:
     return flat[factor.entries]
 
 
-def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.ndarray], np.ndarray], list]:
-    """Turns state probabilities of the elements into weights of the density arrays, as an E-step would give."""
+def posterior_from_assignments(objective: Objective) -> Callable[..., list]:
+    """Turns state probabilities of the elements into weights of the density arrays, as an E-step would give.
+
+    ``(state probabilities by vector of latents, unit weights, data) -> weights``.
+    """
     tables = objective.tables
     placeholders = [v for v, _ in tables.data]
     run = lower([*[d.input for d in tables.densities], *placeholders], [f.table for f in tables.factors], "jax")
 
-    def convert(weights: Sequence[np.ndarray], unit: np.ndarray) -> list:
+    def convert(weights: Sequence[np.ndarray], unit: np.ndarray, data: Sequence) -> list:
         cotangents = []
         for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
             table = unit[rows]
@@ -263,7 +272,7 @@ def posterior_from_assignments(objective: Objective) -> Callable[[Sequence[np.nd
             table = np.broadcast_to(table, (*shape[:-1], factor.rows))
             cotangents.append(table.sum(axis=-1, keepdims=True) if shape[-1] == 1 else table)
         zeros = [jnp.zeros(d.input.type.shape) for d in tables.densities]
-        _, pullback = jax.vjp(lambda d: run(*d, *objective.data), zeros)
+        _, pullback = jax.vjp(lambda d: run(*d, *data), zeros)
         return pullback([jnp.asarray(c) for c in cotangents])[0]
 
     return convert

@@ -38,11 +38,12 @@ def ours(y):
         sigma = pm.HalfNormal("sigma", 10, shape=K)
         z = DiscreteMarkovChain("z", P=transitions, init_dist=pm.Categorical.dist(p=p), shape=y.shape)
         pm.Normal("y", mu[z], sigma[z], observed=y)
-    objective = engine_for(model, "mle").objective
+    engine = engine_for(model, "mle")
+    objective = engine.objective
     point = objective.space.unconstrain({"p": np.full(K, 1 / K), "P": P, "mu": MU, "sigma": SIGMA})
     unit = np.ones(objective.n_units)
     run = jax.jit(lambda u, weights, data: e_step(objective, objective.space.constrain(u), weights, data))
-    return lambda: float(jax.block_until_ready(run(point, unit, objective.data))[0])
+    return lambda: float(jax.block_until_ready(run(point, unit, engine.data))[0])
 
 
 def theirs(y, implementation):

@@ -36,12 +36,13 @@ POINT = {"w_simplex__": [0.1, -0.2], "mu": [-2.0, 0.5, 3.0], "sigma_log__": [0.1
 def ours(model):
     from pm_mlem.objective.engine import engine_for
 
-    objective = engine_for(model, "map").objective
+    engine = engine_for(model, "map")
+    objective = engine.objective
     unit = np.ones(objective.n_units)
     point = np.concatenate(list(POINT.values()))  # in the order of declaration
 
     def evaluate():
-        value, gradient = objective.value_and_gradient(point, unit, objective.data)
+        value, gradient = objective.value_and_gradient(point, unit, engine.data)
         return float(value), np.asarray(gradient)
 
     return evaluate

@@ -238,12 +238,11 @@ def latent(lower: int, size: int, shape: tuple[int, ...], base: int, joined: Seq
 def lift_node(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequence[Lifted]:
     """Lifted outputs of one node, given its lifted inputs.
 
-    Register a rule for an Op with ``@lift_node.register(OpType)``. Raise :class:`Refusal` where the
-    operation would mix elements of a latent in a way that a table cannot hold.
+    Register a rule for an Op with ``@lift_node.register(OpType)``; that for ``Op`` itself serves all operations
+    without one. Raise :class:`Refusal` where the operation would mix elements of a latent in a way that a table
+    cannot hold.
     """
-    from pm_mlem.graph.lift.rules_generic import rebuild
-
-    return rebuild(op, node, inputs, context)
+    raise NotImplementedError(f"no rule is registered for {type(op).__name__}")
 
 
 @singledispatch

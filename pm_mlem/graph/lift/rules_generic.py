@@ -94,6 +94,7 @@ def infer_shapes(node: Apply) -> list[tuple[int, ...]]:
     return [tuple(int(next(numbers)) for _ in (shape or ())) for shape in symbolic]
 
 
+@lift_node.register(Op)
 def rebuild(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequence[Lifted]:
     """Apply an Op that has no rule: fold constants, rebuild what has no latent, vectorize over latents.
 

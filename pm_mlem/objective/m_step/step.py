@@ -28,7 +28,7 @@ from pm_mlem.objective.m_step.newton import add_by_group, newton
 from pm_mlem.objective.m_step.recognise import recognise
 from pm_mlem.objective.m_step.reduced import lower_reduced
 from pm_mlem.objective.m_step.sums import Sums, lower_sums
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.objective import Objective
 
 ENOUGH = 1e-6
 """Gain in the expected log-likelihood below which the maximum is one Newton step away."""
@@ -57,7 +57,7 @@ def em_map(objective: Objective, plan: MStepPlan | None = None) -> Callable:
         else:
             value, posterior = jax.lax.cond(
                 use_given,
-                lambda: (jnp.nan, possible(given, objective.densities(*theta, *data))),
+                lambda: (jnp.nan, objective.evaluator.possible(given, theta, data)),
                 lambda: e_step(objective, theta, weights, data),
             )
         return maximise(u, posterior, data), value + objective.additions(u, data)
@@ -116,18 +116,9 @@ def lower_block(objective: Objective, plan: MStepPlan, block: Block) -> Update:
     return LOWERED[type(block)](objective, plan.sites, block)
 
 
-def possible(posterior: Sequence, densities: Sequence) -> list:
-    """Posterior weights without those of entries whose density is zero."""
-    return [jnp.where(jnp.isneginf(d), 0.0, r) for r, d in zip(posterior, densities, strict=True)]
-
-
 def e_step(objective: Objective, theta: Sequence, weights, data):
     """Log-likelihood and its derivative with respect to every log-density array."""
-    if objective.chunks is not None:
-        value, posterior = objective.chunks.e_step(theta, weights, data)
-    else:
-        densities = objective.densities(*theta, *data)
-        value, posterior = jax.value_and_grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
+    value, posterior = objective.evaluator.e_step(theta, weights, data)
     return jnp.where(objective.allowed(theta, data), value, -jnp.inf), posterior
 
 
@@ -221,32 +212,13 @@ def lower_newton(objective: Objective, block: NewtonBlock) -> Callable:
 
 def lower_parts(objective: Objective, block: NewtonBlock) -> Callable:
     """``(parameters, posterior, data) -> (groups,)``, the expected log-likelihood by group."""
-    tables, chunks, groups = objective.tables, objective.chunks, block.groups
+    tables, groups = objective.tables, block.groups
     inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
     priors = lower(inputs, list(block.priors), objective.backend)
-    places = [None] * len(tables.densities) if chunks is None else chunks.tables.places
-    order = [*[i for i in block.terms if places[i] is None], *[i for i in block.terms if places[i] is not None]]
-    fixed = groups.of_arrays([block.terms.index(i) for i in order if places[i] is None])
-    along = groups.of_arrays([block.terms.index(i) for i in order if places[i] is not None])
     others = groups.of_arrays([len(block.terms) + i for i in range(len(block.priors))])
-
-    def weighted(terms, weights, densities):
-        return [product(weights[i], densities[i]) for i in terms]
+    terms = objective.evaluator.parts(block.terms, lambda positions, a: add_by_group(a, groups.of_arrays(positions)))
 
     def evaluate(theta, posterior, data):
-        result = add_by_group(priors(*theta, *data), others)
-        if chunks is None:
-            densities = objective.densities(*theta, *data)
-            return result + add_by_group(weighted(order, posterior, densities), fixed)
-        still = [i for i in order if places[i] is None]
-        moving = [i for i in order if places[i] is not None]
-        densities = chunks.merge(chunks.fixed_densities(*theta, *data), [None] * sum(p is not None for p in places))
-        result = result + add_by_group(weighted(still, posterior, densities), fixed)
-
-        def chunk(weights, data):
-            rows = chunks.merge([None] * sum(p is None for p in places), chunks.row_densities(*theta, *data))
-            return add_by_group(weighted(moving, dict(zip(moving, weights, strict=True)), rows), along), []
-
-        return result + chunks.accumulate(chunk, [(posterior[i], places[i]) for i in moving], data, [])[0]
+        return add_by_group(priors(*theta, *data), others) + terms(posterior, theta, data)
 
     return evaluate

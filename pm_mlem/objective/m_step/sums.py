@@ -1,13 +1,13 @@
-"""Sums over the data of a distribution, in chunks of rows where the data are large."""
+"""Sums over the data of a distribution."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.graph.tables.model_tables import ModelTables, Site
+from pm_mlem.objective.evaluators.protocol import Summand
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.coupling import LONG
 from pm_mlem.objective.objective import Objective
@@ -23,32 +23,14 @@ def lower_sums(objective: Objective, site: Site, function: Callable, indices: Se
 
     ``indices`` are pairs of an integer array and the number of the distribution's parameter that it belongs to.
     """
-    tables, chunks = objective.tables, objective.chunks
-    arrays = [*site.parameters, site.value]
-    place = None if chunks is None else chunks.tables.places[site.term]
-    part = None if chunks is None or place is None else chunks.tables.part_of(arrays)
-    if chunks is None or part is None:
-        run = lower([*tables.free_inputs, *[v for v, _ in tables.data]], arrays, objective.backend)
 
-        def at_once(posterior, theta, data):
-            *parameters, value = run(*theta, *data)
-            return function(posterior[site.term], parameters, value, *[i for i, _ in indices])
+    def of_site(weights, arrays, *own):
+        *parameters, value = arrays
+        return function(weights, parameters, value, *own)
 
-        return at_once
-    variables, places = part
-    run = lower([*tables.free_inputs, *chunks.tables.data], variables)
-    moving = [(jnp.asarray(i), places[role]) for i, role in indices if places[role] is not None]
-
-    def in_chunks(posterior, theta, data):
-        def chunk(weights, data):
-            *parameters, value = run(*theta, *data)
-            along = iter(weights[1:])
-            own = [i if places[role] is None else next(along) for i, role in indices]
-            return function(weights[0], parameters, value, *own), []
-
-        return chunks.accumulate(chunk, [(posterior[site.term], place), *moving], data, [])[0]
-
-    return in_chunks
+    summand = Summand(site.term, (*site.parameters, site.value), of_site, tuple(indices))
+    sums = objective.evaluator.sums([summand])
+    return lambda posterior, theta, data: sums(posterior, theta, data)[0]
 
 
 def lower_parameters(objective: Objective, site: Site, backend: str | None = None) -> Callable:

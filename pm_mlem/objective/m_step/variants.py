@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from pm_mlem.objective.m_step.recognise import MStepPlan
 from pm_mlem.objective.m_step.step import e_step, m_step
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.objective import Objective
 
 
 def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
@@ -24,11 +23,7 @@ def tempered_map(objective: Objective, plan: MStepPlan) -> Callable:
     def step(u, weights, data, power):
         theta = objective.space.constrain(u)
         powers = [1.0 if own else power for own in latent]
-        if objective.chunks is not None:
-            return maximise(u, objective.chunks.e_step(theta, weights, data, powers)[1], data)
-        densities = [d * p for d, p in zip(objective.densities(*theta, *data), powers, strict=True)]
-        posterior = jax.grad(lambda d: jnp.sum(product(weights, objective.units(d, data))))(densities)
-        return maximise(u, posterior, data)
+        return maximise(u, objective.evaluator.e_step(theta, weights, data, powers)[1], data)
 
     return step
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
 from pytensor.graph.basic import Variable
 
-from pm_mlem.graph.elimination import Elimination
-from pm_mlem.graph.ops.semirings import Semiring, choosing
-from pm_mlem.graph.tables.model_tables import ModelTables, Probe
+from pm_mlem.graph.ops.semirings import Semiring
 from pm_mlem.graph.tables.rows import Place, Rows, RowTables, row_tables
+from pm_mlem.objective.evaluators.pieces import chosen, cut, full_shape, masked, merged, offsets, paste
+from pm_mlem.objective.evaluators.protocol import Parts, Posterior, Summand, Sums, Tree
+from pm_mlem.objective.evaluators.row_sums import RowSums, row_sums
+from pm_mlem.objective.evaluators.whole import Whole, joined, largest_array, latent_probes, without_impossible
 from pm_mlem.objective.lowering.lower import lower
+from pm_mlem.objective.pullbacks import forward_by_reverse
 from pm_mlem.objective.weights import product
 
 CHUNK = 2**14
@@ -30,38 +34,16 @@ LARGE = 2**18
 
 
 @dataclass(frozen=True, eq=False)
-class RowSums:
-    """Sums over the latents, for what does not run along the rows and for the rows of a chunk.
-
-    ``fixed`` and ``rows`` are functions of (density arrays, probes, data[, data of a key]).
-    """
-
-    probes: tuple[Probe, ...]
-    probe_places: tuple[Place, ...]
-    offsets: tuple[tuple[int, int], ...]
-    unit_places: tuple[Place, ...]
-    fixed: Callable[..., list]
-    rows: Callable[..., list]
-
-    def merge_probes(self, fixed: Sequence, rows: Sequence) -> list:
-        return merged(self.probe_places, fixed, rows)
-
-    def zeros(self, length: int, count: int) -> tuple[list, list]:
-        """The probes without rows, and those of a chunk."""
-        pairs = list(zip(self.probes, self.probe_places, strict=True))
-        fixed = [jnp.zeros(p.shape) for p, place in pairs if place is None]
-        return fixed, [jnp.zeros(whole(p.shape, place, length, count)) for p, place in pairs if place is not None]
-
-
-@dataclass(frozen=True, eq=False)
 class Chunks:
-    """The parts of an objective that are sums over rows.
+    """An :class:`Evaluator <pm_mlem.objective.evaluators.protocol.Evaluator>` that takes a chunk of the rows at a time.
 
-    ``fixed_densities`` and ``row_densities`` are functions of (parameters, data) and return the log-density arrays
-    without rows and, for the data of one chunk, those with rows; ``fixed_units`` and ``row_units`` are functions
-    of (density arrays, data) and return the vectors of units that do not run along the rows and those that do.
+    What mixes rows is left to the evaluator ``whole``. ``fixed_densities`` and ``row_densities`` are functions of
+    (parameters, data) and return the log-density arrays without rows and, for the data of one chunk, those with rows;
+    ``fixed_units`` and ``row_units`` are functions of (density arrays, data) and return the vectors of units that do
+    not run along the rows and those that do.
     """
 
+    whole: Whole
     tables: RowTables
     offsets: tuple[tuple[int, int], ...]
     """Begin and end of each vector of units in the vector of all."""
@@ -80,10 +62,26 @@ class Chunks:
         """Rows of a chunk."""
         return self.tables.length
 
-    # --- the sums ------------------------------------------------------------------------------------------
+    @property
+    def entries(self) -> int:
+        return self.whole.entries * self.length // self.count
+
+    @property
+    def no_posterior(self) -> None:
+        return None
+
+    # --- the log-likelihood --------------------------------------------------------------------------------
+
+    def units(self, theta: Sequence, data: Sequence):
+        fixed = self.fixed_densities(*theta, *data)
+        vectors = self.by_unit(
+            lambda pieces: self.chunk_units(fixed, self.row_densities(*theta, *pieces), pieces),
+            self.rest_units(fixed, data),
+            data,
+        )
+        return joined(vectors)
 
     def log_likelihood(self, theta: Sequence, weights, data: Sequence):
-        """Weighted sum over the units."""
         fixed = self.fixed_densities(*theta, *data)
 
         def part(inputs, weights, data):
@@ -93,11 +91,30 @@ class Chunks:
         rows = self.total(part, (list(theta), fixed), self.row_weights(weights), data)
         return rows + self.rest(fixed, weights, data)
 
-    def e_step(self, theta: Sequence, weights, data: Sequence, powers: Sequence | None = None):
-        """Log-likelihood and its derivative with respect to every log-density array.
+    def scores(self, constrain: Callable, u, data: Sequence, at_once: int):
+        jacobian = partial(forward_by_reverse, at_once=at_once)
 
-        With ``powers``, one for each array, those of the densities to these powers.
-        """
+        def along(pieces: Sequence) -> Callable:
+            def units(v):
+                theta = constrain(v)
+                rows = self.row_densities(*theta, *pieces)
+                return self.chunk_units(self.fixed_densities(*theta, *data), rows, pieces)
+
+            return units
+
+        def alone(v):
+            return self.rest_units(self.fixed_densities(*constrain(v), *data), data)
+
+        def derivatives(units: Callable) -> list:
+            lengths = [vector.shape[0] for vector in jax.eval_shape(units, u)]
+            ends = [sum(lengths[:i]) for i in range(1, len(lengths))]
+            return jnp.split(jacobian(lambda v: joined(units(v)), u), ends)
+
+        return jnp.concatenate(self.by_unit(lambda pieces: derivatives(along(pieces)), derivatives(alone), data))
+
+    # --- EM ------------------------------------------------------------------------------------------------
+
+    def e_step(self, theta: Sequence, weights, data: Sequence, powers: Sequence | None = None):
         powers = [1.0] * len(self.tables.places) if powers is None else powers
         kinds = list(zip(powers, self.tables.places, strict=True))
         fixed = [d * p for d, (p, _) in zip(
@@ -118,18 +135,131 @@ class Chunks:
         rest, more = jax.value_and_grad(lambda f: self.rest(f, weights, data))(fixed)
         return total + rest, self.merge([a + b for a, b in zip(slopes, more, strict=True)], posterior)
 
-    def expected(self, theta: Sequence, posterior: Sequence, data: Sequence):
-        """Sum of the log-density arrays weighted by the posterior."""
+    def expected(self, theta: Sequence, posterior: Posterior, data: Sequence):
         fixed = self.fixed_densities(*theta, *data)
-        fixed_weights = [p for p, place in zip(posterior, self.tables.places, strict=True) if place is None]
-        row_weights = [(p, place) for p, place in zip(posterior, self.tables.places, strict=True) if place is not None]
+        alone, along = self.taken_apart(posterior)
 
         def part(theta, weights, data):
             return self.weigh(self.row_densities(*theta, *data), weights)
 
-        return self.total(part, list(theta), row_weights, data) + self.weigh(fixed, fixed_weights)
+        return self.total(part, list(theta), along, data) + self.weigh(fixed, alone)
 
-    def posterior(self, sums: RowSums, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
+    def possible(self, posterior: Posterior, theta: Sequence, data: Sequence):
+        alone, along = self.taken_apart(posterior)
+
+        def part(weights, data):
+            return [], without_impossible(weights, self.row_densities(*theta, *data))
+
+        rows = self.accumulate(part, along, data, [place for _, place in along])[1]
+        return self.merge(without_impossible(alone, self.fixed_densities(*theta, *data)), rows)
+
+    def sums(self, summands: Sequence[Summand]) -> Sums:
+        """Those whose arrays have rows in one loop; those of the posterior alone, which is at hand, without one."""
+        found = [self.tables.part_of(s.arrays) if self.has_rows(s) else None for s in summands]
+        moving = [i for i, part in enumerate(found) if part is not None]
+        others = [i for i, part in enumerate(found) if part is None]
+        at_once = self.whole.sums([summands[i] for i in others])
+        loop = self.sums_by_chunk([(summands[i], *found[i]) for i in moving]) if moving else None
+
+        def evaluate(posterior, theta, data):
+            trees = dict(zip(others, at_once(posterior, theta, data), strict=True))
+            if loop is not None:
+                trees |= dict(zip(moving, loop(posterior, theta, data), strict=True))
+            return [trees[i] for i in range(len(summands))]
+
+        return evaluate
+
+    def has_rows(self, summand: Summand) -> bool:
+        return bool(summand.arrays) and self.tables.places[summand.term] is not None
+
+    def sums_by_chunk(self, items: Sequence[tuple[Summand, tuple[Variable, ...], tuple[Place, ...]]]) -> Sums:
+        """The sums of summands, given with their arrays for the rows of a chunk and where the rows are in these."""
+        inputs = [*self.whole.tables.free_inputs, *self.tables.data]
+        runs = [lower(inputs, list(variables)) for _, variables, _ in items]
+        indices = [
+            [(jnp.asarray(i), places[role]) for i, role in s.indices if places[role] is not None]
+            for s, _, places in items
+        ]
+
+        def add(item, run, theta, data, weights, rows):
+            summand, _, places = item
+            along = iter(rows)
+            own = [i if places[role] is None else next(along) for i, role in summand.indices]
+            return summand.function(weights, run(*theta, *data), *own)
+
+        def evaluate(posterior, theta, data):
+            def chunk(given, data):
+                taken, trees = iter(given), []
+                for item, run, own in zip(items, runs, indices, strict=True):
+                    weights, *rows = [next(taken) for _ in range(1 + len(own))]
+                    trees.append(add(item, run, theta, data, weights, rows))
+                return trees, []
+
+            pairs = [
+                [(posterior[s.term], self.tables.places[s.term]), *own]
+                for (s, _, _), own in zip(items, indices, strict=True)
+            ]
+            return self.accumulate(chunk, [pair for own in pairs for pair in own], data, [])[0]
+
+        return evaluate
+
+    def parts(self, terms: Sequence[int], function: Callable[[Sequence[int], Sequence], Tree]) -> Parts:
+        places = self.tables.places
+        still = [k for k, i in enumerate(terms) if places[i] is None]
+        moving = [k for k, i in enumerate(terms) if places[i] is not None]
+
+        def evaluate(posterior, theta, data):
+            nothing = [None] * sum(place is not None for place in places)
+            fixed = self.merge(self.fixed_densities(*theta, *data), nothing)
+            alone = function(still, [product(posterior[terms[k]], fixed[terms[k]]) for k in still])
+
+            def chunk(weights, data):
+                nothing = [None] * sum(place is None for place in places)
+                rows = self.merge(nothing, self.row_densities(*theta, *data))
+                arrays = [product(w, rows[terms[k]]) for w, k in zip(weights, moving, strict=True)]
+                return function(moving, arrays), []
+
+            weights = [(posterior[terms[k]], places[terms[k]]) for k in moving]
+            return jax.tree.map(jnp.add, alone, self.accumulate(chunk, weights, data, [])[0])
+
+        return evaluate
+
+    # --- posterior and configurations of the latents ----------------------------------------------------------
+
+    def posterior(self, theta: Sequence, data: Sequence) -> tuple[dict[str, jax.Array], jax.Array]:
+        if self.probed is None:
+            return self.whole.posterior(theta, data)
+        names = [p.name for p in self.probed.probes]
+        weights = jnp.ones(self.offsets[-1][1])
+        slopes = self.derive(self.probed, theta, weights, data, probes=True)[1] if names else []
+        return dict(zip(names, slopes, strict=True)), self.units(theta, data)
+
+    @cached_property
+    def probed(self) -> RowSums | None:
+        """The sums over the latents with all probes; None where they mix rows."""
+        tables = self.whole.tables
+        return row_sums(tables, self.tables, tables.probed, tables.probes, None)
+
+    def choose(self, semiring: Semiring, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
+        sums = self.rows_most_probable if semiring == "max" else self.rows_drawn
+        if sums is None:
+            return self.whole.choose(semiring, theta, weights, data, probes=probes, key=key)
+        return self.derive(sums, theta, weights, data, probes=probes, key=key)
+
+    @cached_property
+    def rows_most_probable(self) -> RowSums | None:
+        return self.choices("max")
+
+    @cached_property
+    def rows_drawn(self) -> RowSums | None:
+        return self.choices("sample")
+
+    def choices(self, semiring: Semiring) -> RowSums | None:
+        """The sums over the latents that choose; None where they mix rows."""
+        tables = self.whole.tables
+        return row_sums(tables, self.tables, tables.by_element, latent_probes(tables), semiring)
+
+    def derive(self, sums: RowSums, theta: Sequence, weights, data: Sequence, *, probes: bool, key=None):
         """Any sums over the latents, their weighted total, and its derivatives.
 
         Parameters
@@ -189,42 +319,16 @@ class Chunks:
         along, alone = iter(arrays[len(places) :]), iter(units)
         return total + more, slopes, [next(alone) if place is None else next(along) for place in sums.unit_places]
 
-    def scores(self, jacobian: Callable, constrain: Callable, u, data: Sequence):
-        """Derivative of every unit's log-likelihood by the unconstrained vector, ``(units, p)``.
-
-        ``jacobian(function, u)`` is that of a vector.
-        """
-
-        def along(pieces: Sequence) -> Callable:
-            def units(v):
-                theta = constrain(v)
-                rows = self.row_densities(*theta, *pieces)
-                return self.chunk_units(self.fixed_densities(*theta, *data), rows, pieces)
-
-            return units
-
-        def alone(v):
-            return self.rest_units(self.fixed_densities(*constrain(v), *data), data)
-
-        def derivatives(units: Callable) -> list:
-            lengths = [vector.shape[0] for vector in jax.eval_shape(units, u)]
-            ends = [sum(lengths[:i]) for i in range(1, len(lengths))]
-            return jnp.split(jacobian(lambda v: joined(units(v)), u), ends)
-
-        def part(fresh, pieces):
-            found = derivatives(along(pieces))
-            return [], [jnp.where(f[:, None] == 0, 0.0, s) for f, s in zip(fresh, found, strict=True)]
-
-        fresh = [(jnp.ones(b - a), place) for (a, b), place in self.unit_parts(rows=True)]
-        rows = iter(self.accumulate(part, fresh, data, [place for _, place in fresh])[1])
-        rest = iter(derivatives(alone))
-        return jnp.concatenate([next(rest) if place is None else next(rows) for place in self.tables.unit_places])
-
     # --- pieces of them ------------------------------------------------------------------------------------
 
     def merge(self, fixed: Sequence, rows: Sequence) -> list:
         """All density arrays in their order."""
         return merged(self.tables.places, fixed, rows)
+
+    def taken_apart(self, posterior: Posterior) -> tuple[list, list[tuple]]:
+        """The weights of the arrays without rows, and those with rows, with their places."""
+        pairs = list(zip(posterior, self.tables.places, strict=True))
+        return [p for p, place in pairs if place is None], [(p, place) for p, place in pairs if place is not None]
 
     def chunk_units(self, fixed: Sequence, rows: Sequence, data: Sequence) -> list:
         return self.row_units(*self.merge(fixed, rows), *data)
@@ -237,6 +341,19 @@ class Chunks:
     def rest(self, fixed: Sequence, weights, data: Sequence):
         """Weighted sum over the units that do not run along the rows."""
         return self.weigh(self.rest_units(fixed, data), [weights[a:b] for (a, b), _ in self.unit_parts(rows=False)])
+
+    def by_unit(self, part: Callable, rest: Sequence, data: Sequence) -> list:
+        """Something of every unit, one array a vector: ``part(data)`` for a chunk, ``rest`` where there are no rows."""
+
+        def chunk(fresh, pieces):
+            found = part(pieces)
+            return [], [
+                jnp.where(f.reshape(-1, *[1] * (a.ndim - 1)) == 0, 0.0, a) for f, a in zip(fresh, found, strict=True)
+            ]
+
+        fresh = [(jnp.ones(b - a), place) for (a, b), place in self.unit_parts(rows=True)]
+        along, alone = iter(self.accumulate(chunk, fresh, data, [place for _, place in fresh])[1]), iter(rest)
+        return [next(alone) if place is None else next(along) for place in self.tables.unit_places]
 
     def row_weights(self, weights) -> list[tuple]:
         return [(weights[a:b], place) for (a, b), place in self.unit_parts(rows=True)]
@@ -300,54 +417,19 @@ class Chunks:
 
         shapes, rows = jax.eval_shape(lambda: evaluate(0)[1])
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        arrays = [jnp.zeros(whole(r.shape, p, count, length), r.dtype) for r, p in zip(rows, places, strict=True)]
+        arrays = [jnp.zeros(full_shape(r.shape, p, count, length), r.dtype) for r, p in zip(rows, places, strict=True)]
         (sums, arrays), _ = jax.lax.scan(step, (sums, arrays), jnp.arange(-(-count // length)))
         return sums, arrays
 
 
-def joined(vectors: Sequence):
-    """The entries of all vectors."""
-    return jnp.concatenate([jnp.zeros(0), *[jnp.ravel(v) for v in vectors]])
-
-
-def merged(places: Sequence[Place], fixed: Sequence, rows: Sequence) -> list:
-    """Arrays without rows and arrays with rows in their order."""
-    rest, along = iter(fixed), iter(rows)
-    return [next(rest) if place is None else next(along) for place in places]
-
-
-def cut(array, place: Place, start, length: int):
-    """The rows of a chunk."""
-    if place is None:
-        return array
-    return jax.lax.dynamic_slice_in_dim(array, start * place.block, length * place.block, place.axis)
-
-
-def masked(array, place: Place, fresh):
-    """Zero for the rows that are not fresh."""
-    mask = jnp.repeat(fresh, place.block)
-    return jnp.where(
-        mask.reshape([-1 if d == place.axis else 1 for d in range(array.ndim)]), array, jnp.zeros((), array.dtype)
-    )
-
-
-def paste(array, rows, place: Place, start, length: int):
-    """Add the rows of a chunk to the array of all rows."""
-    before = cut(array, place, start, length)
-    return jax.lax.dynamic_update_slice_in_dim(array, before + rows, start * place.block, place.axis)
-
-
-def whole(shape: tuple[int, ...], place: Place, count: int, length: int) -> tuple[int, ...]:
-    """The shape for all rows of an array that has this shape for a chunk."""
-    return tuple(n // length * count if d == place.axis else n for d, n in enumerate(shape))
-
-
-def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | None = None) -> Chunks | None:
+def build_chunks(whole: Whole, infinite: bool = False, chunk: int | None = None) -> Chunks | None:
     """The evaluation in chunks of a large model; None for a small one, or where rows cannot be told apart.
 
-    ``work`` is the number of entries of the largest log-density array, ``chunk`` the number of rows of a chunk.
+    ``chunk`` is the number of rows of a chunk; ``infinite`` whether there are infinite data.
     """
+    tables = whole.tables
     if chunk is None:
+        work = largest_array(tables)
         if work < LARGE:
             return None
         units = max(tables.elimination.sizes)
@@ -359,6 +441,7 @@ def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | No
     own = [v for v, _ in tables.data]
     fixed = [d.array for d, place in zip(tables.densities, found.places, strict=True) if place is None]
     return Chunks(
+        whole,
         found,
         offsets(tables.elimination.sizes),
         lower([*theta, *own], fixed, protect=theta, infinite=infinite),
@@ -366,37 +449,3 @@ def build_chunks(tables: ModelTables, work: int, infinite: bool, chunk: int | No
         lower([*found.stand_ins, *own], chosen(found.units, found.unit_places, False)),
         lower([*found.stand_ins, *found.data], chosen(found.units, found.unit_places, True)),
     )
-
-
-def row_sums(
-    tables: ModelTables, found: RowTables, elimination: Elimination, probes: Sequence[Probe], semiring: Semiring | None
-) -> RowSums | None:
-    """Sums over the latents with probes among their inputs; None where they mix rows.
-
-    With a ``semiring`` each chooses one configuration.
-    """
-    part = found.part_of([*[p.input for p in probes], *elimination.units])
-    if part is None:
-        return None
-    variables, places = part
-    own, units = variables[: len(probes)], variables[len(probes) :]
-    probe_places, unit_places = places[: len(probes)], places[len(probes) :]
-
-    def function(data: Sequence[Variable], rows: bool) -> Callable[..., list]:
-        inputs, outputs = [*found.stand_ins, *own, *data], chosen(units, unit_places, rows)
-        return lower(*((inputs, outputs) if semiring is None else choosing(inputs, outputs, semiring)))
-
-    with jax.ensure_compile_time_eval():  # constants stay constants where this is first needed within a trace
-        alone, along = function([v for v, _ in tables.data], False), function(found.data, True)
-    return RowSums(tuple(probes), probe_places, offsets(elimination.sizes), unit_places, alone, along)
-
-
-def offsets(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Begin and end of each vector in the vector of all."""
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return tuple(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def chosen(variables: Sequence[Variable], places: Sequence[Place], rows: bool) -> list[Variable]:
-    """The variables with rows, or those without."""
-    return [v for v, place in zip(variables, places, strict=True) if (place is not None) == rows]

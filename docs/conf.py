@@ -38,7 +38,10 @@ nb_merge_streams = True
 autosummary_generate = True
 autodoc_typehints = "none"
 inspect.is_singledispatch_function = lambda obj: False  # one signature, not one for every rule that is registered
-autodoc_default_options = {"members": True, "inherited-members": "DataFrame,NDFrame,PandasObject,OpsMixin,IndexingMixin"}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "DataFrame,NDFrame,PandasObject,OpsMixin,IndexingMixin",
+}
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

@@ -112,6 +112,16 @@ def test_jax_only_crosses_the_border_in_one_file():
     assert users == ["lower.py"]
 
 
+def test_a_fit_costs_no_imports_that_it_does_not_need():
+    """Two thirds of a second for SciPy's distributions, more for ArviZ and plots: whoever needs them imports them."""
+    code = (
+        "import sys, pymc; before = set(sys.modules); import pm_mlem.results.fit;"
+        "print(*[m for m in ('scipy.stats', 'arviz', 'matplotlib', 'sklearn') if m in set(sys.modules) - before])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.split() == []
+
+
 def test_the_first_import_is_light():
     code = (
         "import sys, time, pymc; a = time.process_time(); import pm_mlem; b = time.process_time();"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import chi2
 
 from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.inference.covariance import changing
+from pm_mlem.inference.intervals import likelihood_drop
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.collapse import Guard
 from pm_mlem.optimize.problem import Status
@@ -198,7 +198,7 @@ class Profiles:
         """Ends of an interval on the scale of the entry; notes are kept."""
         if profile.constant:
             return np.nan, np.nan
-        drop = 0.5 * float(chi2.ppf(level, 1))
+        drop = likelihood_drop(level)
         found = [profile.end(side, drop) for side in (-1, 1)]
         for end in found:
             self.note(entry, end)

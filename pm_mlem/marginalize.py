@@ -71,7 +71,7 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     >>> np.round(by_row(marginal.initial_point())[0], 3)
     array([-3.418, -3.417, -3.529])
     """
-    from pm_mlem.fit import current_model
+    from pm_mlem.arguments import current_model
     from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
     from pm_mlem.graph.roles.choices import Choices

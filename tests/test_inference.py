@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from pm_mlem.inference.covariance import delta_covariance, delta_method, observed
 from pm_mlem.inference.information import observed_information, sparse_directions
-from pm_mlem.inference.intervals import wald, wald_transformed
+from pm_mlem.inference.intervals import likelihood_drop, wald, wald_transformed
 
 I2 = np.array([[4.0, 1.0], [1.0, 2.0]])
 
@@ -98,3 +98,10 @@ def test_infinite_derivatives_have_no_standard_error():
     np.testing.assert_array_equal(delta_method(jacobian, known), [0.5, np.nan, np.nan])
     covariance = delta_covariance(jacobian, known)
     assert covariance[0, 0] == 0.25 and np.isnan(covariance[1:]).all() and np.isnan(covariance[:, 1:]).all()
+
+
+def test_the_drop_of_a_likelihood_ratio_interval():
+    from scipy.stats import chi2
+
+    for level in (0.5, 0.9, 0.95, 0.999):
+        assert likelihood_drop(level) == pytest.approx(0.5 * chi2.ppf(level, 1), rel=1e-14)

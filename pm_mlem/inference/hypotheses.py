@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import comb
-from scipy.stats import chi2
+from scipy.special import chdtrc, comb
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +59,7 @@ def chi_square_tail(statistic: float, df: int, boundary: int = 0) -> float:
     """
     weights = comb(boundary, np.arange(boundary + 1)) / 2.0**boundary
     degrees = df - boundary + np.arange(boundary + 1)
-    tails = [float(statistic <= 0) if d == 0 else float(chi2.sf(statistic, d)) for d in degrees]
+    tails = [float(statistic <= 0) if d == 0 else float(chdtrc(d, statistic)) for d in degrees]
     return float(weights @ tails)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import gammaincinv, ndtri
 
 
 def wald(estimate: np.ndarray, error: np.ndarray, level: float, scale: str = "identity") -> np.ndarray:
@@ -48,3 +48,11 @@ def wald_transformed(
 def check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1 (0.95 for 95 %).")
+
+
+def likelihood_drop(level: float) -> float:
+    """By how much the log-likelihood falls to the ends of a likelihood-ratio interval of one number.
+
+    Half the quantile of the chi-square distribution with one degree of freedom.
+    """
+    return float(gammaincinv(0.5, level))

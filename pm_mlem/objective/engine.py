@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -17,11 +16,13 @@ from pytensor.compile.sharedvalue import SharedVariable
 
 from pm_mlem.graph.read import PLAINLY, read
 from pm_mlem.graph.roles.choices import Choices
+from pm_mlem.graph.roles.snapshot import LOCK, digest
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.tabulate import check_informed
+from pm_mlem.objective.compiled_refit import refitting
 from pm_mlem.objective.lowering.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import (
     MStepPlan,
@@ -149,6 +150,11 @@ class Engine:
         return jax.jit(partial(q_function, self.objective))
 
     @cached_property
+    def refit(self) -> Callable:
+        """``(start, transform, weights, data) -> (end, log-likelihood, converged, iterations)``, one compiled refit."""
+        return refitting(self.objective)
+
+    @cached_property
     def hard_map(self) -> Callable:
         return jax.jit(hard_map(self.objective, self.m_step))
 
@@ -175,13 +181,14 @@ def engine_for(
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
     choices = replace(choices, with_prior=estimator == "map")
     key = (choices, backend, restraint, fingerprint(model))
-    engines = ENGINES.setdefault(model, {})
-    if key not in engines:
-        engine = build_engine(model, estimator, choices, backend)
-        engines[key] = engine if restraint is None else with_restraint(engine, restraint)
-        while len(engines) > 8:
-            engines.pop(next(iter(engines)))
-    return engines[key]
+    with LOCK:
+        engines = ENGINES.setdefault(model, {})
+        if key not in engines:
+            engine = build_engine(model, estimator, choices, backend)
+            engines[key] = engine if restraint is None else with_restraint(engine, restraint)
+            while len(engines) > 8:
+                engines.pop(next(iter(engines)))
+        return engines[key]
 
 
 def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backend: Backend) -> Engine:
@@ -248,8 +255,3 @@ def fingerprint(model: pm.Model) -> tuple:
 def contents(model: pm.Model) -> tuple:
     """Digests of the values of all ``pm.Data``; they change with ``pm.set_data``."""
     return tuple(digest(v.get_value(borrow=True)) for v in model.data_vars if isinstance(v, SharedVariable))
-
-
-def digest(array) -> tuple:
-    array = np.ascontiguousarray(array)
-    return array.shape, str(array.dtype), hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()

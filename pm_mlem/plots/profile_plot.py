@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy, vline
-from scipy.stats import chi2
 
 from pm_mlem.estimate.labels import entry_names
+from pm_mlem.inference.intervals import likelihood_drop
 from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
 
 ELEMENTS = (
@@ -143,7 +143,7 @@ def marks(canvas: Canvas, panels: Mapping[str, xr.Dataset]) -> None:
     for name, panel in panels.items():
         x = panel["value"].values
         top = panel.attrs["maximum"]
-        cut = top - 0.5 * float(chi2.ppf(panel.attrs["level"], 1))
+        cut = top - likelihood_drop(panel.attrs["level"])
         ends = panel["interval"].values
         shown = np.clip(ends, np.nanmin(x), np.nanmax(x))  # an infinite end is where the curve ends
         levels[name] = points_xy(shown, np.where(np.isnan(ends), np.nan, cut), ["mark"])

@@ -136,7 +136,7 @@ def estimates_of(results: Mapping[str, Any]) -> dict[str, Estimate]:
 
 def first_with_latents(results: Mapping[str, Any]) -> str | None:
     """The first fit that has discrete latents and can evaluate its model."""
-    return next((n for n, e in estimates_of(results).items() if e.target.structure.latents), None)
+    return next((n for n, e in estimates_of(results).items() if e.target.structure.components), None)
 
 
 def latents_of(results: Mapping[str, Any]) -> tuple[str, ...]:

@@ -352,7 +352,7 @@ def weights_of_data(estimate: Estimate) -> np.ndarray:
 
 def in_order(estimate: Estimate, points: np.ndarray) -> tuple[np.ndarray, Alignment]:
     """Points with the states of latents in the order of the fit."""
-    if not estimate.target.structure.latents:
+    if not estimate.target.structure.components:
         return points, Alignment((), (), ())
     draws = estimate.target.constrained(points)
     alignment = align(estimate, draws)

@@ -113,6 +113,7 @@ def _(op, node, inputs, context):
 
 
 def refuse_mixing(value: Lifted, axes, op) -> None:
+    """Raise :class:`Refusal` where the operation would mix elements of a latent along some axes."""
     mixed = [slot for slot in value.slots if any(slot.varies_along(d) for d in axes)]
     if mixed:
         raise Refusal(

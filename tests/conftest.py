@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
@@ -16,6 +17,8 @@ matplotlib.use("agg")
 import numpy as np  # noqa: E402
 import pymc as pm  # noqa: E402
 import pytest  # noqa: E402
+
+import pytensor  # noqa: E402
 
 import pm_mlem as mlem  # noqa: E402
 from pm_mlem.demo import old_faithful, waiting_times  # noqa: E402
@@ -61,6 +64,14 @@ def coin():
         p = pm.Beta("p", 1, 1)
         pm.Bernoulli("flips", p, observed=np.repeat([1, 0], [60, 40]))
     return model
+
+
+@pytest.fixture(autouse=True)
+def python_alone(request):
+    """PyTensor's Python linker compiles what is inside an Op, loops for example, with C: not in these tests."""
+    marked = request.node.get_closest_marker("compiled") or request.node.get_closest_marker("documents")
+    with nullcontext() if marked else pytensor.config.change_flags(cxx=""):
+        yield
 
 
 @pytest.fixture(autouse=True)

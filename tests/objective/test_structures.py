@@ -43,7 +43,7 @@ def test_equal_to_enumeration(name):
     slope = (ends[0] - ends[1]) / (2 * step)
     assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
-    found = dict(zip(engine.readout.latent_names, engine.readout.latents(u, objective.data), strict=True))
+    found = dict(zip(engine.readout.latent_names, engine.readout.evaluate(u, objective.data)[1], strict=True))
     for latent, probabilities in expected.probabilities.items():
         np.testing.assert_allclose(
             np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8

@@ -7,10 +7,14 @@ import pytensor.tensor as pt
 from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.gradient import grad
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.replace import graph_replace
 
 from brute_force import Exact, enumerate_exactly
 from grammar import Built
+from pm_mlem.graph.ops.operations import WindowLogZ
+from pm_mlem.graph.ops.semirings import Choice, choosing
+from pm_mlem.graph.ops.shield import shield
 from pm_mlem.graph.read import read
 from pm_mlem.graph.roles.structure import ModelStructure
 from pm_mlem.graph.tables.model_tables import ModelTables
@@ -33,13 +37,14 @@ class Found:
     weighted: list[np.ndarray]
     """The same for a weighted sum of the units."""
     unit_weights: np.ndarray
+    densities: list[np.ndarray]
 
 
 def evaluate(built: Built) -> Found:
     """Read and evaluate a model."""
     tables = read(built.model, with_prior=False)
     theta = list(tables.free_inputs)
-    densities = {d.input: d.array for d in tables.densities}
+    densities = dict(zip([d.input for d in tables.densities], shield([d.array for d in tables.densities]), strict=True))
     units = list(tables.elimination.units)
     weights = np.random.default_rng(5).uniform(0.5, 2.0, sum(tables.elimination.sizes))
     edges = np.cumsum([0, *tables.elimination.sizes])
@@ -55,7 +60,7 @@ def evaluate(built: Built) -> Found:
     for array, slope in zip(densities.values(), whole[1 : 1 + len(densities)], strict=True):
         known[array] = known[array] + slope if array in known else slope
     slopes = grad(None, theta, known_grads=known, disconnected_inputs="ignore") if theta else []
-    outputs = [*whole, *slopes, *[d.array for d in tables.derived], *tables.guards]
+    outputs = [*whole, *slopes, *[d.array for d in tables.derived], *tables.guards, *densities.values()]
     inputs = [*theta, *probes, *[v for v, _ in tables.data]]
     run = function(inputs, outputs, mode=Mode("py", None), on_unused_input="ignore")
     point = [np.asarray(built.parameters[v.name], dtype=float) for v in theta]
@@ -68,13 +73,14 @@ def evaluate(built: Built) -> Found:
     [value], first, second = following(1), following(len(densities)), following(len(densities))
     [again], joint = following(1), following(len(probes))
     slopes, derived, guards = following(len(theta)), following(len(tables.derived)), following(len(tables.guards))
+    arrays = following(len(densities))
     np.testing.assert_allclose(again, value, **CLOSE, err_msg="with and without probes")
     return Found(
         tables, float(value), all(map(bool, guards)),
         {v.name: s for v, s in zip(theta, slopes, strict=True)},
         {p.name: j for p, j in zip(tables.probes, joint, strict=True)},
         {d.name: a for d, a in zip(tables.derived, derived, strict=True)},
-        first, second, weights,
+        first, second, weights, arrays,
     )  # fmt: skip
 
 
@@ -93,6 +99,7 @@ def check(built: Built) -> Found:
     np.testing.assert_allclose(found.log_likelihood, exact.log_likelihood, **CLOSE, err_msg="log-likelihood")
     check_gradient(found, exact, built)
     check_latents(found, exact)
+    check_mode(found, exact)
     check_deterministics(found, exact)
     check_units(found)
     return found
@@ -124,20 +131,69 @@ def slope_by_differences(built: Built, name: str) -> np.ndarray:
 def check_latents(found: Found, exact: Exact) -> None:
     structure = found.tables.structure
     assert {item.name for item in structure.latents} == set(exact.configurations)
+    marginals = by_latent(structure, found.probabilities)
+    for item in structure.latents:
+        expected = exact.posterior(item.name, item.lower, item.states)
+        np.testing.assert_allclose(marginals[item.name], expected, **CLOSE, err_msg=f"posterior of {item.name}")
+
+
+def by_latent(structure: ModelStructure, probabilities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Probabilities of the states of every latent, (states, *shape), from those of the vectors of elements."""
     place = {int(e): (v.name, i) for v in structure.vectors for i, e in enumerate(v.elements)}
+    marginals = {}
     for item in structure.latents:
         lifted = structure.leaves[item.rv]
         address = np.broadcast_to(lifted.slots[0].address, item.shape)
         domain = np.broadcast_to(lifted.data, (len(lifted.data), *item.shape))
-        marginal = np.zeros((item.states, *item.shape))
+        marginal = marginals[item.name] = np.zeros((item.states, *item.shape))
         for position in np.ndindex(item.shape):
             name, i = place[int(address[position])]
-            np.add.at(
-                marginal[(..., *position)], domain[(..., *position)] - item.lower, found.probabilities[name][:, i]
-            )
-        np.testing.assert_allclose(
-            marginal, exact.posterior(item.name, item.lower, item.states), **CLOSE, err_msg=f"posterior of {item.name}"
+            np.add.at(marginal[(..., *position)], domain[(..., *position)] - item.lower, probabilities[name][:, i])
+    return marginals
+
+
+COLD = 1e13
+"""One over the temperature at which a sum over states is the largest of its terms."""
+TIES = 1e-10
+"""What is added to the log-densities so that no two configurations are equally probable."""
+
+
+def check_mode(found: Found, exact: Exact) -> None:
+    """The graph that chooses one configuration chooses the jointly most probable one.
+
+    JAX alone evaluates its sums (``Choice``); here each is the sum that it stands for, at a temperature near 0.
+    """
+    tables, rng = found.tables, np.random.default_rng(6)
+    vectors = {v.name for v in tables.structure.vectors}
+    probes = [p for p in tables.probes if p.name in vectors]
+    if not probes:
+        return
+    arrays, data = [d.input for d in tables.densities], [v for v, _ in tables.data]
+    inputs, outputs = choosing([*arrays, *[p.input for p in probes], *data], tables.by_element.units, "max")
+    graph = FunctionGraph(inputs, outputs, clone=False)
+    chosen = [node for node in graph.toposort() if isinstance(node.op, Choice)]
+    assert chosen
+    for node in chosen:
+        lengths = 1 if isinstance(node.op.op, WindowLogZ) else 0
+        cold = [*node.inputs[:lengths], *[COLD * v for v in node.inputs[lengths:]]]
+        graph.replace(node.outputs[0], node.op.op(*cold) / COLD)
+    total = pt.add(*[v.sum() for v in graph.outputs], 0.0)
+    here = graph.inputs[len(arrays) : len(arrays) + len(probes)]
+    run = function(graph.inputs, [total, *gradients(total, here)], mode=Mode("py", None), on_unused_input="ignore")
+    with np.errstate(all="ignore"):
+        value, *indicators = run(
+            *found.densities, *[TIES * rng.random(p.shape) for p in probes], *[a for _, a in tables.data]
         )
+    best = exact.log_likelihood + np.log(np.max(exact.weights))
+    np.testing.assert_allclose(value, best, rtol=1e-9, atol=1e-8, err_msg="the most probable configuration")
+    marginals = by_latent(tables.structure, {p.name: i for p, i in zip(probes, indicators, strict=True)})
+    same = np.ones(len(exact.weights), dtype=bool)
+    for item in tables.structure.latents:
+        states = item.lower + marginals[item.name].argmax(axis=0)
+        values = exact.configurations[item.name]
+        same &= np.all((values == states).reshape(len(values), -1), axis=1)
+    [place] = np.flatnonzero(same)
+    np.testing.assert_allclose(exact.weights[place], np.max(exact.weights), rtol=1e-6, err_msg="what is chosen")
 
 
 def element_states(structure: ModelStructure, exact: Exact) -> np.ndarray:

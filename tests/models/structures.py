@@ -3,9 +3,13 @@
 Each builder runs inside a model context and returns ``{latent: (shape, states)}``.
 """
 
+import warnings
+from functools import wraps
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
 
 N = 4
 RNG = np.random.default_rng(3)
@@ -19,10 +23,16 @@ GROUP = np.array([0, 1, 1, 0, 2, 2])
 LONG = RNG.normal(size=6)
 
 STRUCTURES = {}
+BEGINNING = RNG.bit_generator.state
 
 
 def structure(function):
-    STRUCTURES[function.__name__] = function
+    @wraps(function)
+    def same_data_whatever_was_built_before():
+        RNG.bit_generator.state = BEGINNING
+        return function()
+
+    STRUCTURES[function.__name__] = same_data_whatever_was_built_before
     return function
 
 
@@ -953,3 +963,39 @@ def loop_of_potentials():
     for t in range(4):
         pm.Potential(f"tie{t}", w * pt.eq(z[t], z[t + 1]) * (1 + 0.1 * t))
     return {f"z{t}": ((), states(3)) for t in range(5)}
+
+
+# --- what tests take ---------------------------------------------------------------------------------------
+
+DIVERSE = [
+    "normal", "mvnormal_shared_cov", "truncated", "latent_class", "structural_zeros", "nested_plates",
+    "two_dependents", "identical_data_twice", "spike_and_slab", "long_format", "known_and_unknown_joined",
+    "potential_on_latents", "potential_only", "partly_observed_labels", "labels_and_emissions_missing", "hidden_markov",
+    "mixture_of_hidden_markov", "chain_of_scalars", "four_cycle",
+]  # fmt: skip
+"""A few that have every kind of kernel and every strategy of elimination among them: what is compiled in every run."""
+
+SINGLE = {"truncated", "multinomial", "change_point", "loop_of_potentials"}
+"""PyMC evaluates the constants of these in single precision."""
+
+
+def build(name):
+    """A model and the states of its latents."""
+    with pm.Model() as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyMC announces imputation
+        domains = STRUCTURES[name]()
+    return model, domains
+
+
+def near_start(model):
+    """Values of the free parameters (constrained space) at a point near the initial one."""
+    rng = np.random.default_rng(1)
+    point = {k: v + 0.1 * rng.normal(size=np.shape(v)) for k, v in model.initial_point().items()}
+    free = [rv for rv in model.free_RVs if rv.dtype.startswith("float")]
+    values = []
+    for rv in free:
+        transform, value = model.rvs_to_transforms[rv], model.rvs_to_values[rv]
+        values.append(value if transform is None else transform.backward(value, *rv.owner.inputs))
+    mode = Mode("py", None)
+    found = model.compile_fn(values, inputs=model.value_vars, mode=mode, on_unused_input="ignore")(point)
+    return dict(zip([rv.name for rv in free], found, strict=True))

@@ -16,7 +16,7 @@ from brute_force import enumerate_latents
 from pm_mlem.graph.ops.numba import layout_of
 from pm_mlem.graph.ops.operations import WindowLogZ
 from pm_mlem.graph.ops.recursion import Window
-from test_structures import SINGLE, build
+from structures import DIVERSE, SINGLE, build
 
 PLAIN = Mode("py", None)
 RNG = np.random.default_rng(8)
@@ -41,14 +41,6 @@ def evaluate(model, graph, point):
 
 
 # --- the density ------------------------------------------------------------------------------------------
-
-DIVERSE = [
-    "normal", "mvnormal_shared_cov", "truncated", "latent_class", "structural_zeros", "nested_plates",
-    "two_dependents", "identical_data_twice", "spike_and_slab", "long_format", "known_and_unknown_joined",
-    "potential_on_latents", "potential_only", "partly_observed_labels", "labels_and_emissions_missing", "hidden_markov",
-    "mixture_of_hidden_markov", "chain_of_scalars", "four_cycle",
-]  # fmt: skip
-
 
 @pytest.mark.parametrize("name", DIVERSE)
 def test_the_density_is_the_sum_over_all_latents(name):

@@ -150,7 +150,7 @@ def test_value_gradient_and_posterior_equal_enumeration(name):
         moved = [u + s * step * np.eye(len(u))[i] for s in (1, -1)]
         slope = (brute(moved[0]).log_likelihood - brute(moved[1]).log_likelihood) / (2 * step)
         assert float(gradient[i]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
-    latents = engine.readout.latents(u, objective.data)
+    latents = engine.readout.evaluate(u, objective.data)[1]
     for found, latent in zip(latents, engine.readout.latent_names, strict=True):
         np.testing.assert_allclose(np.moveaxis(np.asarray(found), 0, -1), expected.probabilities[latent], atol=1e-8)
 

@@ -125,7 +125,7 @@ def logistic(columns, y):
 @pytest.fixture(scope="module")
 def older_mothers():
     """Mothers aged 30 or more: none who does not smoke has a light child."""
-    path = Path(__file__).parents[1] / "notebooks/data/birthwt.csv"
+    path = Path(__file__).parents[2] / "notebooks/data/birthwt.csv"
     return pd.read_csv(path, comment="#").query("age >= 30")[["low", "lwt", "smoke"]].to_records(index=False)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-GOLD = Path(__file__).resolve().parents[2] / "shared" / "gold"
+GOLD = Path(__file__).resolve().parents[3] / "shared" / "gold"
 FAMILIES = [
     "lm_*", "logit_*", "probit_*", "poisson_*", "negbin_*", "gamma_*", "beta_*", "dist_*", "ordinal_*",
     "multinomial_*", "nls_*", "t4_*", "ar1_*", "tobit_*", "interval_*", "weibull_*", "lognormal_*", "loglogistic_*",

@@ -436,7 +436,7 @@ def test_separated_replicates_are_left_out(reference, kind, monkeypatch):
 
 def test_a_replicate_on_its_way_to_infinity():
     """In one replicate no mother with hypertension has a child of normal weight."""
-    data = pd.read_csv(Path(__file__).parents[1] / "notebooks/data/birthwt.csv", comment="#")
+    data = pd.read_csv(Path(__file__).parents[2] / "notebooks/data/birthwt.csv", comment="#")
     race = [(data["race"] == r).astype(int) for r in ("black", "other")]
     others = [data[c] for c in ("smoke", "ptl", "ht", "ui", "ftv")]
     columns = [np.ones(len(data)), data["age"], data["lwt"], *race, *others]

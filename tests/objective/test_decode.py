@@ -14,8 +14,7 @@ import pm_mlem as mlem
 from brute_force import enumerate_latents
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step.step import e_step
-from structures import markov
-from test_structures import build
+from structures import build, markov
 
 
 def problem(model):

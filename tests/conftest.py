@@ -1,27 +1,64 @@
-"""Shared fixtures; compiled functions are kept between runs in the checkout's own cache."""
+"""What all tests share: the caches, the compiler of C, the rule about the marker "compiled", and a few fits."""
 
 import os
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 os.environ.setdefault("PYTENSOR_FLAGS", f"base_compiledir={CACHE / 'pytensor'}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import jax  # noqa: E402
 import matplotlib  # noqa: E402
 
 matplotlib.use("agg")
 
 import numpy as np  # noqa: E402
 import pymc as pm  # noqa: E402
-import pytest  # noqa: E402
-
 import pytensor  # noqa: E402
+import pytest  # noqa: E402
 
 import pm_mlem as mlem  # noqa: E402
 from pm_mlem.demo import old_faithful, waiting_times  # noqa: E402
+
+C_COMPILER = pytensor.config.cxx
+pytensor.config.cxx = ""  # PyTensor would call it for what is inside of an Op (loops, softmax): a second for every one
+
+collect_ignore = ["benchmarks", "models"]
+COMPILED = []
+"""What XLA has compiled since the last test."""
+
+
+def pytest_collection_modifyitems(items):
+    """All tests of a file run in one process, so that its fits are made once, if they have no group of their own."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def listen(event, duration, **more):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(more.get("fun_name", "something"))
+
+
+jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+@pytest.fixture(autouse=True)
+def compiles_only_where_marked(request):
+    """The inner loop (``make quick``) stays quick: what calls XLA is marked as such."""
+    yield
+    found = COMPILED[:]
+    COMPILED.clear()
+    if not any(request.node.get_closest_marker(name) for name in ("compiled", "documents", "slow")):
+        assert not found, f"mark this test as compiled: XLA compiled {', '.join(found[:5])}"
+
+
+@pytest.fixture
+def c_compiler():
+    with pytensor.config.change_flags(cxx=C_COMPILER):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +80,7 @@ def faithful_map(faithful):
 @pytest.fixture(scope="session")
 def chains_fit():
     """Two animals that are calm or busy, day by day: hidden Markov chains."""
+    pytest.importorskip("pymc_extras")
     rng = np.random.default_rng(5)
     states = np.array([[0] * 12 + [1] * 10 + [0] * 8, [1] * 6 + [0] * 14 + [1] * 10])
     with pm.Model(coords={"animal": ["a", "b"], "day": np.arange(1, 31)}) as model:
@@ -64,14 +102,6 @@ def coin():
         p = pm.Beta("p", 1, 1)
         pm.Bernoulli("flips", p, observed=np.repeat([1, 0], [60, 40]))
     return model
-
-
-@pytest.fixture(autouse=True)
-def python_alone(request):
-    """PyTensor's Python linker compiles what is inside an Op, loops for example, with C: not in these tests."""
-    marked = request.node.get_closest_marker("compiled") or request.node.get_closest_marker("documents")
-    with nullcontext() if marked else pytensor.config.change_flags(cxx=""):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -220,7 +220,7 @@ OBJECT_MODE = pytest.mark.filterwarnings("ignore:Numba will use object mode")
 
 @OBJECT_MODE
 @pytest.mark.parametrize("backend", ["jax", "numba", pytest.param("c", marks=pytest.mark.slow)])
-def test_operation_without_jax(backend):
+def test_operation_without_jax(backend, c_compiler):
     y = np.random.default_rng(0).normal(8, 1, 50)
     with pm.Model() as model:
         a = pm.Normal("a", 1, 1, initval=1.5)

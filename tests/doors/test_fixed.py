@@ -177,6 +177,7 @@ CHAINS = sequences(np.random.default_rng(2))
 
 
 def markov_chain(transitions, first, shape):
+    pytest.importorskip("pymc_extras")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other package's imports
         from pymc_extras.distributions import DiscreteMarkovChain

@@ -10,7 +10,7 @@ import pytest
 import pm_mlem as mlem
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tables.known_labels import independent_units, known_labels
-from structures import STRUCTURES
+from structures import STRUCTURES, build
 
 N = 40
 RNG = np.random.default_rng(2)
@@ -129,9 +129,7 @@ APART = {
 @pytest.mark.parametrize("name", [n for n in STRUCTURES if n not in APART])
 def test_known_latents_leave_the_number_of_units(name):
     """Every structure with its latents observed at some state has as many units as with the latents summed out."""
-    with pm.Model() as model, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        STRUCTURES[name]()
+    model, _ = build(name)
     tables = read(model, with_prior=False)
     latents = [i for i in tables.structure.latents if i.mixture is None]
     if {type(i.rv.owner.op).__name__ for i in latents} - {"CategoricalRV", "BernoulliRV"}:

@@ -4,11 +4,12 @@ Each builder runs inside a model context and returns ``{latent: (shape, states)}
 """
 
 import warnings
-from functools import wraps
+from functools import lru_cache, wraps
 
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+import pytest
 from pytensor.compile.mode import Mode
 
 N = 4
@@ -706,6 +707,7 @@ def transition(name="P", k=2, batch=()):
 
 
 def markov(name, P, shape, init=None, **options):
+    pytest.importorskip("pymc_extras")
     from pymc_extras.distributions import DiscreteMarkovChain
 
     init = pm.Categorical.dist(p=np.array([0.4, 0.6])) if init is None else init
@@ -973,7 +975,7 @@ DIVERSE = [
     "potential_on_latents", "potential_only", "partly_observed_labels", "labels_and_emissions_missing", "hidden_markov",
     "mixture_of_hidden_markov", "chain_of_scalars", "four_cycle",
 ]  # fmt: skip
-"""A few that have every kind of kernel and every strategy of elimination among them: what is compiled in every run."""
+"""A few with every kind of kernel and every strategy of elimination among them: these are compiled in every run."""
 
 SINGLE = {"truncated", "multinomial", "change_point", "loop_of_potentials"}
 """PyMC evaluates the constants of these in single precision."""
@@ -985,6 +987,21 @@ def build(name):
         warnings.simplefilter("ignore")  # PyMC announces imputation
         domains = STRUCTURES[name]()
     return model, domains
+
+
+@lru_cache(maxsize=4)
+def built(name):
+    """As :func:`build`, the same model for all tests of a structure: its engine is compiled once (see ``COMPILED``)."""
+    return build(name)
+
+
+def marks(name):
+    """One process for all tests of a structure."""
+    return [pytest.mark.xdist_group(name), *([] if name in DIVERSE else [pytest.mark.slow])]
+
+
+COMPILED = [pytest.param(name, marks=marks(name)) for name in STRUCTURES]
+"""All structures for tests that compile: the diverse ones in every run, the others in the studies."""
 
 
 def near_start(model):

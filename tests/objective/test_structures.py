@@ -1,30 +1,22 @@
-"""Value, gradient, posterior and mode of every structure against enumeration through PyMC's own log-density."""
+"""Structures lowered to JAX: value, gradient, posterior and mode against enumeration; EM never falls.
+
+``tests/graph/test_structures.py`` has the same about the graphs of all structures, without a compiler.
+"""
 
 import numpy as np
-import pymc as pm
 import pytest
 
 from brute_force import enumerate_latents
 from pm_mlem.objective.engine import engine_for
-from structures import STRUCTURES
+from pm_mlem.objective.m_step import em_map
+from structures import COMPILED, SINGLE, built
+
+pytestmark = pytest.mark.compiled
 
 
-def build(name):
-    import warnings
-
-    with pm.Model() as model, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyMC announces imputation
-        domains = STRUCTURES[name]()
-    return model, domains
-
-
-# PyMC evaluates the constants of these in single precision
-SINGLE = {"truncated", "multinomial", "change_point", "loop_of_potentials"}
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_equal_to_enumeration(name):
-    model, domains = build(name)
+    model, domains = built(name)
     engine = engine_for(model, "mle")
     objective = engine.objective
     rng = np.random.default_rng(1)
@@ -57,3 +49,21 @@ def test_equal_to_enumeration(name):
         i for i, c in enumerate(expected.configurations) if all(np.array_equal(c[n], decoded[n]) for n in decoded)
     ]
     assert expected.weights[place] == pytest.approx(np.max(expected.weights), rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", COMPILED)
+def test_em_never_falls(name, estimator):
+    """Whatever updates the parameters."""
+    model, _ = built(name)
+    engine = engine_for(model, estimator)
+    objective = engine.objective
+    step = objective.jit_once(em_map(objective, engine.m_step))
+    unit = np.ones(objective.n_units)
+    u = objective.space.initial + 0.1 * np.random.default_rng(1).normal(size=objective.space.size)
+    values = []
+    for _ in range(12):
+        u, value = step(u, unit, objective.data, None, False)
+        values.append(float(value))
+    assert np.all(np.isfinite(values))
+    assert np.all(np.diff(values) >= -1e-9 * (1 + np.abs(values[1:])))

@@ -36,6 +36,7 @@ def mixture(rows):
 
 
 def hidden_markov(rows):
+    pytest.importorskip("pymc_extras")
     y = SEQUENCES[rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other package's imports

@@ -7,7 +7,6 @@ import warnings
 import arviz as az
 import numpy as np
 import pymc as pm
-import pymc_extras as pmx
 import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import norm
@@ -38,6 +37,7 @@ def test_old_faithful_agrees_with_published_estimates(faithful_fit):
 
 def test_the_dimension_of_the_probabilities_names_the_states():
     """Through rows of a table, transition matrices and chains too."""
+    pmx = pytest.importorskip("pymc_extras")
     with pm.Model(coords={"mood": ["calm", "busy"], "next": ["calm", "busy"], "site": range(3)}) as model:
         P = pm.Dirichlet("P", np.ones(2), dims=("mood", "next"))
         w = pm.Dirichlet("w", np.ones(2), dims=("site", "mood"))
@@ -271,6 +271,7 @@ def test_units_are_persons_of_a_latent_class_model():
 
 
 def test_units_are_sequences():
+    pytest.importorskip("pymc_extras")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other package's imports
         from pymc_extras.distributions import DiscreteMarkovChain

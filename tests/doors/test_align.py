@@ -8,6 +8,8 @@ import xarray as xr
 import pm_mlem as mlem
 from pm_mlem.estimate.alignment import distances, numbered
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(4)
 DATA = np.r_[RNG.normal(-2, 0.5, 25), RNG.normal(1, 0.7, 35)]
 ORDERS = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [0, 1]])

@@ -11,6 +11,8 @@ import xarray as xr
 import pm_mlem as mlem
 from pm_mlem.demo import old_faithful, waiting_times
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture(scope="module")
 def nuts(faithful):

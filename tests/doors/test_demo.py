@@ -4,6 +4,8 @@ import pytest
 
 from pm_mlem import demo
 
+pytestmark = pytest.mark.compiled
+
 
 def test_without_mcmc(tmp_path, capsys):
     demo.main(["--no-mcmc", "--out", str(tmp_path)])

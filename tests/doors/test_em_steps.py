@@ -10,6 +10,8 @@ from scipy.stats import t, weibull_min
 
 import pm_mlem as mlem
 
+pytestmark = pytest.mark.compiled
+
 Y = np.array([-2.3, -1.4, 0.1, 0.9, 1.8, 2.2, 2.9])
 
 

@@ -14,6 +14,8 @@ import pm_mlem as mlem
 from pm_mlem.objective.engine import ENGINES
 from pm_mlem.results.draws import normal_draws
 
+pytestmark = pytest.mark.compiled
+
 Y = np.random.default_rng(5).normal(3, 2, 40)
 
 

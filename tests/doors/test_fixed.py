@@ -11,6 +11,8 @@ from scipy.stats import norm
 import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
 
+pytestmark = pytest.mark.compiled
+
 NAN = np.nan
 RNG = np.random.default_rng(0)
 KIND = RNG.choice(3, 200, p=[0.2, 0.3, 0.5])

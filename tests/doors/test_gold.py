@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.compiled
+
 GOLD = Path(__file__).resolve().parents[3] / "shared" / "gold"
 FAMILIES = [
     "lm_*", "logit_*", "probit_*", "poisson_*", "negbin_*", "gamma_*", "beta_*", "dist_*", "ordinal_*",

@@ -42,6 +42,7 @@ def evaluate(model, graph, point):
 
 # --- the density ------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", DIVERSE)
 def test_the_density_is_the_sum_over_all_latents(name):
     model, domains = build(name)
@@ -61,6 +62,7 @@ def test_the_density_is_the_sum_over_all_latents(name):
     assert gradient @ direction == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.compiled
 def test_chains_compiled_by_numba_equal_numpy():
     """A leading constant, two lags, tables with and without axes of components and time, ragged lengths."""
     window = Window((2, 3), 1, (((0, 0),), ((0, 1), (0, 0)), ((1, 1), (1, 0)), ((0, 0), (1, 0))), 1, 5)
@@ -177,6 +179,7 @@ def test_several_observed_variables_are_one():
     np.testing.assert_array_equal(value, np.stack([model.rvs_to_values[model[n]].data for n in "yk"], axis=-1))
 
 
+@pytest.mark.compiled
 def test_mixture_distributions_stay_and_missing_counts_go():
     with pm.Model() as model:
         mu = pm.Normal("mu", shape=2, initval=[-1.0, 1.0])
@@ -194,6 +197,7 @@ def test_mixture_distributions_stay_and_missing_counts_go():
         np.testing.assert_allclose(values, fit.pointwise_log_likelihood[rv.name], atol=1e-10)
 
 
+@pytest.mark.compiled
 def test_rows_that_share_a_latent_have_no_dims():
     group = np.array([0, 1, 1, 0, 2, 2])
     with pm.Model(coords={"row": range(6), "group": list("abc")}) as model:
@@ -237,6 +241,7 @@ def test_pymc_samples_it(draws):
     np.testing.assert_allclose(draws["constant_data"]["x"], np.linspace(-1, 1, 12))
 
 
+@pytest.mark.compiled
 def test_nutpie_samples_it():
     model, _ = build("hidden_markov")
     options = {"tune": 20, "draws": 20, "chains": 1, "random_seed": 1, "progressbar": False}
@@ -247,6 +252,7 @@ def test_nutpie_samples_it():
     assert np.all(np.isfinite(tree["posterior"]["mu"]))
 
 
+@pytest.mark.compiled
 def test_log_likelihoods_are_those_of_the_units(draws):
     model = survey(initval=START)
     last = {n: draws["posterior"][n].values[-1, -1] for n in ("w", "p", "tau", "b")}
@@ -286,6 +292,7 @@ def test_draws_from_the_prior(marginal):
     assert prior["p"].sizes == {"chain": 1, "draw": 5, "kind": 2, "item": 3}
 
 
+@pytest.mark.compiled
 def test_find_map_finds_the_same_mode(marginal):
     with config.change_flags(mode="FAST_COMPILE"):
         found = pm.find_MAP(model=marginal, progressbar=False)

@@ -20,6 +20,8 @@ from pm_mlem.objective.log_posterior import LogPosterior
 from pm_mlem.results.recovery import recover
 from pm_mlem.sample import conditioned, in_order
 
+pytestmark = pytest.mark.compiled
+
 PLAIN = Mode("py", None)
 FEW = {"tune": 10, "chains": 2, "cores": 1, "random_seed": 1, "progressbar": False, "compute_convergence_checks": False,
        "nuts_sampler": "pymc", "compile_kwargs": {"mode": PLAIN}}  # fmt: skip

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import pm_mlem as mlem
 
-pytestmark = pytest.mark.filterwarnings("ignore:Data in .* contains missing values")
+pytestmark = [pytest.mark.compiled, pytest.mark.filterwarnings("ignore:Data in .* contains missing values")]
 RNG = np.random.default_rng(3)
 N = 120
 LABELS = RNG.choice(2, N, p=[0.6, 0.4])

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=30)
 Y = 1.0 + 2.0 * X + RNG.normal(scale=0.3, size=30)
 MIXED = np.r_[RNG.normal(-2, 0.5, 15), RNG.normal(2, 0.8, 25)]
-pytestmark = pytest.mark.filterwarnings("ignore:.*dims.*experimental:UserWarning")
+pytestmark = [pytest.mark.compiled, pytest.mark.filterwarnings("ignore:.*dims.*experimental:UserWarning")]
 
 
 def fit(model=None, *args, **kw):

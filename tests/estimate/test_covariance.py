@@ -8,6 +8,8 @@ import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.results.draws import normal_draws
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(3)
 N = 60
 X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])

@@ -10,6 +10,8 @@ import pytest
 
 import pm_mlem as mlem
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(5)
 
 

@@ -9,6 +9,8 @@ from scipy.special import logsumexp
 import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(1)
 SITES = RNG.poisson(12, size=15)
 SEEN = RNG.binomial(SITES[:, None], 0.5, size=(15, 3))

@@ -40,6 +40,7 @@ def mixture(share):
     return model
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("share", SHARES)
 def test_a_unit_for_each_row_whatever_is_known(share):
     found = fit(mixture(share))
@@ -55,6 +56,7 @@ def test_a_unit_for_each_row_whatever_is_known(share):
     np.testing.assert_allclose(units, expected, atol=1e-9)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("share", SHARES)
 def test_weights_count_rows(share):
     weights = RNG.integers(0, 3, N)
@@ -63,6 +65,7 @@ def test_weights_count_rows(share):
     assert float(found.pointwise_log_likelihood.to_array().sum()) == pytest.approx(found.log_likelihood)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("known", [[], [3], [0, 5, 11], list(range(12))])
 def test_sequences_stay_units(known):
     """A loop over time for three sequences at once: known states split their log-likelihood, not the sequences."""
@@ -84,6 +87,7 @@ def test_sequences_stay_units(known):
     assert float(units.sum()) == pytest.approx(found.log_likelihood)
 
 
+@pytest.mark.compiled
 def test_rows_that_share_a_label_are_one():
     group = np.arange(N) // 4
     kind = RNG.choice(2, N // 4)
@@ -95,6 +99,7 @@ def test_rows_that_share_a_label_are_one():
     assert found.pointwise_log_likelihood["z+y"].sizes == {"z_dim_0": N // 4}
 
 
+@pytest.mark.compiled
 def test_classes_and_items_of_one_distribution():
     """Latent classes that are known: items are Bernoulli as the classes are, and explained by them."""
     answers = RNG.integers(0, 2, (N, 3))
@@ -104,6 +109,7 @@ def test_classes_and_items_of_one_distribution():
     assert fit(model).n_obs == N
 
 
+@pytest.mark.compiled
 def test_models_without_labels_stay_as_they_are():
     with pm.Model() as two:
         a = pm.Normal("a", 0, 5)

@@ -131,6 +131,7 @@ def build(name):
     return result, domains
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", MODELS)
 def test_value_gradient_and_posterior_equal_enumeration(name):
     result, domains = build(name)
@@ -164,6 +165,7 @@ def test_parameters_stay_component_sized():
     assert [a.type.shape for a in site.parameters] == [(2, 1), (2, 1)]
 
 
+@pytest.mark.compiled
 def test_an_impossible_parameter_has_no_density():
     """PyMC's parameter checks are kept: a negative rate is not a likely one, even where the formula has a value."""
     with pm.Model() as result:

@@ -80,6 +80,7 @@ def informed_programs(n: int = 10) -> list[str]:
             return found
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("number", range(10))
 def test_lowered_to_jax(number):
     """A few through everything that a fit evaluates: unconstrained space, JAX, the report."""

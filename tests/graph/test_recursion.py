@@ -11,6 +11,8 @@ import pm_mlem.objective.lowering.lower  # noqa: F401  (JAX in double precision)
 from pm_mlem.graph.ops.recursion import Window, run_backward, run_forward
 from pm_mlem.objective.lowering.kernels import window_log_z
 
+pytestmark = pytest.mark.compiled
+
 K, STEPS = 3, 4
 LENGTHS = np.array([4, 2])
 WINDOW = Window((K,), 1, (((0, 0),), ((0, 1), (0, 0))), 0, STEPS)

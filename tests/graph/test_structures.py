@@ -1,4 +1,4 @@
-"""Every structure against enumeration: value, gradient, posteriors, mode, Deterministics, units. Nothing is compiled."""
+"""Every structure against enumeration: value, gradient, posteriors, mode, Deterministics, units. No compiler."""
 
 import pytest
 

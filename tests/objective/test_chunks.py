@@ -18,6 +18,8 @@ from pm_mlem.objective.m_step.step import e_step
 from pm_mlem.objective.readout import build_readout
 from structures import markov
 
+pytestmark = pytest.mark.compiled
+
 N = 103
 
 
@@ -144,6 +146,14 @@ def problem(define, estimator="mle"):
     return objective, u, rng.integers(3, size=objective.n_units).astype(float)
 
 
+def e_step_of(objective, theta, weights):
+    return objective.jit_once(lambda t: e_step(objective, t, weights, objective.data))(theta)
+
+
+def expected_of(objective, theta, posterior):
+    return float(objective.jit_once(lambda t: objective.expected(t, posterior, objective.data))(theta))
+
+
 def in_chunks(objective, length):
     found = build_chunks(objective.tables, objective.work, False, length)
     assert found is not None
@@ -173,16 +183,16 @@ def test_value_gradient_and_hessian_do_not_depend_on_chunks(define):
 def test_e_step_and_expected_log_likelihood_do_not_depend_on_chunks(define):
     whole, u, weights = problem(define)
     theta = whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step_of(whole, theta, weights)
     moved = whole.space.constrain(u + 0.05)
     for length in (13, 50) if define is normal_mixture else (30,):
         cut = in_chunks(whole, length)
-        same_value, same_posterior = e_step(cut, theta, weights, whole.data)
+        same_value, same_posterior = e_step_of(cut, theta, weights)
         assert float(same_value) == pytest.approx(float(value), rel=1e-12)
         for a, b in zip(same_posterior, posterior, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
-        expected = whole.expected(moved, posterior, whole.data)
-        assert float(cut.expected(moved, posterior, whole.data)) == pytest.approx(float(expected), rel=1e-12)
+        expected = expected_of(whole, moved, posterior)
+        assert expected_of(cut, moved, posterior) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("define", SPLIT)
@@ -198,7 +208,8 @@ def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
     for a, b in zip(*[jax.tree.leaves(r.decode(u, whole.data)) for r in (expected, found)], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10)
     theta = whole.space.constrain(u)
-    a, b = [jax.tree.leaves(o.decoded(theta, weights, whole.data)) for o in (whole, cut)]
+    decoded = [o.jit_once(lambda t, o=o: o.decoded(t, weights, o.data)) for o in (whole, cut)]
+    a, b = [jax.tree.leaves(run(theta)) for run in decoded]
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(y, x, rtol=1e-10, atol=1e-12)
 
@@ -207,7 +218,7 @@ def test_the_report_and_decoded_latents_do_not_depend_on_chunks(define):
 def test_draws_in_chunks_have_the_posterior(define):
     whole, u, weights = problem(define)
     cut, theta = in_chunks(whole, 17), whole.space.constrain(u)
-    value, posterior = e_step(whole, theta, weights, whole.data)
+    value, posterior = e_step_of(whole, theta, weights)
     keys = jax.random.split(jax.random.key(1), 2000)
     values, drawn = jax.jit(jax.vmap(lambda key: cut.sampled(theta, weights, whole.data, key)))(keys)
     np.testing.assert_allclose(values, value, rtol=1e-10)
@@ -294,7 +305,12 @@ def lifetimes(rng):
 def test_the_m_step_does_not_depend_on_chunks(define, estimator):
     whole, u, weights = problem(define, estimator)
     plan = plan_of(whole)
-    expected, value = em_map(whole, plan)(u, weights, whole.data, None, False)
-    found, same = em_map(in_chunks(whole, 30), plan)(u, weights, whole.data, None, False)
+
+    def step_of(objective, plan):
+        step = em_map(objective, plan)
+        return objective.jit_once(lambda v: step(v, weights, objective.data, None, False))
+
+    expected, value = step_of(whole, plan)(u)
+    found, same = step_of(in_chunks(whole, 30), plan)(u)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
     assert float(same) == pytest.approx(float(value), rel=1e-12)

@@ -12,6 +12,8 @@ import pm_mlem as mlem
 from pm_mlem.objective.collapse import Guard, distinct, room_for, share
 from pm_mlem.objective.engine import engine_for
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(11)
 TWO = np.concatenate([RNG.normal(-3.0, 1.0, 40), RNG.normal(3.0, 1.0, 40)])
 X = RNG.normal(size=80)

@@ -16,6 +16,8 @@ from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step.step import e_step
 from structures import build, markov
 
+pytestmark = pytest.mark.compiled
+
 
 def problem(model):
     """The engine of a model and a point."""

@@ -9,6 +9,8 @@ import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step.medians import weighted_medians
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(0)
 HIGH = RNG.random(200) < 0.4
 MIXED = np.where(HIGH, RNG.laplace(-2, 1, 200), RNG.laplace(3, 0.7, 200))

@@ -14,6 +14,8 @@ from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import MStepPlan, em_map
 from pm_mlem.objective.m_step.step import e_step
 
+pytestmark = pytest.mark.compiled
+
 N = 90
 RNG = np.random.default_rng(8)
 HIGH = RNG.random(N) < 0.45
@@ -424,7 +426,7 @@ def test_every_block_reaches_the_maximum(name, estimator):
     objective, plan = built(name, estimator)
     space, unit = objective.space, np.ones(objective.n_units)
     u = space.initial + np.random.default_rng(1).normal(scale=0.1, size=space.size)
-    _, posterior = e_step(objective, space.constrain(u), unit, objective.data)
+    _, posterior = objective.jit_once(lambda v: e_step(objective, space.constrain(v), unit, objective.data))(u)
     function = expected_log_likelihood(objective, posterior)
     blocks = [MStepPlan(plan.sites, (block,)) for block in plan.closed]
     blocks += [replace(plan, closed=(), newton=None)] if plan.reduced else []

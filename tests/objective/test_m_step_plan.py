@@ -14,6 +14,8 @@ from pm_mlem.objective.m_step.bounds import support
 from pm_mlem.objective.m_step.probing import Probing
 from pm_mlem.objective.m_step.step import e_step
 
+pytestmark = pytest.mark.compiled
+
 N = 200
 RNG = np.random.default_rng(5)
 X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])

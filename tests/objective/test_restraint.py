@@ -13,6 +13,8 @@ import pm_mlem as mlem
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import Restraint
 
+pytestmark = pytest.mark.compiled
+
 Y = np.array([-1.3, -0.4, 0.0, 0.002, 0.9, 1.4, 2.0, 2.7])
 RNG = np.random.default_rng(5)
 POINTS = np.concatenate(

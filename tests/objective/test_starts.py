@@ -22,6 +22,8 @@ from pm_mlem.objective.starts import (
     subsets,
 )
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(5)
 Y = np.concatenate([RNG.normal(-4.0, 1.0, 30), RNG.normal(4.0, 1.0, 30)])
 

@@ -80,6 +80,7 @@ def wrong_compiled(monkeypatch):
     monkeypatch.setattr(objective, "lower", wrong)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("mutant", [wrong_addresses, forgotten_rows, shuffled_rows, wrong_sum, wrong_compiled])
 def test_wrong_plans_are_refused(mutant, monkeypatch):
     model = mixture()

@@ -16,7 +16,7 @@ X = RNG.normal(size=N)
 KIND = RNG.random(N) < 0.4
 COUNTS = RNG.integers(0, 4, N)
 SEQUENCES = RNG.normal(size=(10, 8)) + 3 * (RNG.random((10, 1)) < RNG.random((10, 8)))
-pytestmark = pytest.mark.filterwarnings("ignore:Data in .* contains missing values")
+pytestmark = [pytest.mark.compiled, pytest.mark.filterwarnings("ignore:Data in .* contains missing values")]
 METHODS = ["em", "newton", "lbfgs"]
 
 

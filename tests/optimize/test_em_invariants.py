@@ -13,6 +13,8 @@ from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map
 from zoo import ZOO
 
+pytestmark = pytest.mark.compiled
+
 LATENT = [a for a in ZOO.values() if a.latent]
 RNG = np.random.default_rng(5)
 N = 60

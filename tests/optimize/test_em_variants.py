@@ -9,6 +9,8 @@ from pm_mlem.fit import problem_of
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.results.draws import normal_draws
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture(scope="module")
 def data():

@@ -6,6 +6,8 @@ import pytest
 import pm_mlem as mlem
 from zoo import ZOO
 
+pytestmark = pytest.mark.compiled
+
 METHODS = ["auto", "newton", "lbfgs", "em"]
 SLOW_METHODS = ["adam"]
 

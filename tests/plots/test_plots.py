@@ -10,6 +10,8 @@ import pytest
 
 import pm_mlem as mlem
 
+pytestmark = pytest.mark.compiled
+
 BACKENDS = ["matplotlib", "plotly", "bokeh", "none"]
 
 

@@ -10,6 +10,8 @@ from scipy import stats
 import pm_mlem as mlem
 from pm_mlem.estimate.observed_density import observed_density
 
+pytestmark = pytest.mark.compiled
+
 BACKENDS = ["matplotlib", "plotly", "bokeh", "none"]
 
 

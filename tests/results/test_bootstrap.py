@@ -17,6 +17,8 @@ from pm_mlem.inference.resampling import acceleration_of, bayesian_weights, bca,
 from pm_mlem.results import bootstrap as bootstrapping
 from pm_mlem.results.bootstrap import in_order
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(8)
 SKEWED = RNG.exponential(2.0, size=40)
 COUNTS = RNG.poisson(3.0, size=50)

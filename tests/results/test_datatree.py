@@ -14,6 +14,8 @@ from pm_mlem.objective import chunks
 from pm_mlem.results import datatree
 from pm_mlem.results.draws import units_at
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(4)
 X = np.c_[np.ones(12), np.linspace(-1, 1, 12)]
 Y = X @ [1.0, 2.0] + RNG.normal(size=12)

@@ -8,6 +8,8 @@ from scipy.stats import chi2, norm
 import pm_mlem as mlem
 from pm_mlem.inference.hypotheses import chi_square_tail
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(8)
 N = 80
 X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])

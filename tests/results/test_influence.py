@@ -6,6 +6,8 @@ import pytest
 
 import pm_mlem as mlem
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(4)
 N = 50
 X = np.column_stack([np.ones(N), RNG.normal(size=N)])

@@ -9,6 +9,8 @@ from scipy.stats import multivariate_normal
 import pm_mlem as mlem
 from pm_mlem.inference.normal import normal_at
 
+pytestmark = pytest.mark.compiled
+
 COUNTS = np.repeat([1, 0], [6, 4])
 
 

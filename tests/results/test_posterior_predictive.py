@@ -11,6 +11,8 @@ from pm_mlem.demo import waiting_times
 from pm_mlem.estimate.simulate import sampler
 from pm_mlem.results import posterior_predictive as predictive
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(2)
 Y = RNG.normal(3.0, 2.0, size=8)
 

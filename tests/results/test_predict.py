@@ -12,6 +12,8 @@ from scipy.stats import norm
 import pm_mlem as mlem
 from structures import markov
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(6)
 X, Y = RNG.normal(size=30), RNG.normal(size=30)
 

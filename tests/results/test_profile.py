@@ -11,6 +11,8 @@ import pm_mlem as mlem
 from pm_mlem.estimate.profile_scales import Profiles
 from pm_mlem.inference.profile import Profile, find_peak
 
+pytestmark = pytest.mark.compiled
+
 RNG = np.random.default_rng(8)
 DROP = chi2.ppf(0.95, 1) / 2
 Y = RNG.normal(3.0, 2.0, 20)

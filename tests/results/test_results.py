@@ -15,6 +15,8 @@ import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
 from pm_mlem.graph.roles.structure import states_dim
 
+pytestmark = pytest.mark.compiled
+
 
 def test_estimates_carry_dims_and_coords(faithful_fit):
     estimates = faithful_fit.estimates

@@ -1,7 +1,9 @@
 # make demo        creates .venv, installs, fits Old Faithful and saves the figures (make demo ARGS=--no-mcmc: without NUTS)
 # make test        creates .venv, installs the test extras, runs the suite
 # make study       the tests that take long: studies, installations (marked slow)
-# make lint types docs clean
+# make docs        the documentation, warnings are errors (ARGS="-t norun": the gallery is not run)
+# make notebooks   runs the notebooks and stores their outputs (ARGS=03_hidden_markov: that one)
+# make lint types clean
 
 PYTHON ?= python
 VENV := .venv
@@ -14,7 +16,7 @@ export PYTENSOR_FLAGS := base_compiledir=$(CURDIR)/.cache/pytensor
 export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 
-.PHONY: demo test study lint types docs clean
+.PHONY: demo test study lint types docs notebooks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m pm_mlem.demo $(ARGS)
@@ -34,6 +36,9 @@ types: $(VENV)/.lint $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going $(ARGS) -b html docs docs/_build/html
+
+notebooks: $(VENV)/.docs
+	$(BIN)/python docs/make_notebooks.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache build dist docs/_build docs/api/generated docs/examples demo_output .pytest_cache .ruff_cache docs/notebooks *.egg-info

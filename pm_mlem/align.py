@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from pm_mlem.estimate.alignment import Alignment
+    from pm_mlem.estimate.estimate import Estimate
+    from pm_mlem.objective.space import ParameterSpace
     from pm_mlem.results.fit import Fit
 
 BY = ("responsibilities", "parameters")
@@ -87,8 +89,8 @@ def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr
     """
     import xarray as xr
 
+    from pm_mlem.arguments import check_choice
     from pm_mlem.estimate.alignment import align as match
-    from pm_mlem.fit import check_choice
     from pm_mlem.results.fit import Fit
 
     if not isinstance(datatree, xr.DataTree):
@@ -99,22 +101,23 @@ def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr
     if "posterior" not in datatree.children or not set(SAMPLE) <= set(datatree["posterior"].dims):
         raise ValueError("The DataTree has no group 'posterior' with the dims 'chain' and 'draw'.")
     posterior = datatree["posterior"].to_dataset()
-    draws = flat_draws(to, posterior)
-    found = match(to, draws, by)
+    estimate = to._estimate
+    draws = flat_draws(estimate.target.space, posterior)
+    found = match(estimate, draws, by)
     check_order(found, len(next(iter(draws.values()), ())))
     report = summary(found, posterior, by)
     attributes = report.attrs
     groups = {k: v for k, v in datatree.to_dict().items() if not k.startswith("/unconstrained_posterior")}
-    groups["/posterior"] = reordered(to, found, draws, posterior).assign_attrs({**posterior.attrs, **attributes})
+    groups["/posterior"] = reordered(estimate, found, draws, posterior).assign_attrs({**posterior.attrs, **attributes})
     groups["/alignment"] = report
     tree = xr.DataTree.from_dict(groups, name=datatree.name)
     tree.attrs.update(datatree.attrs)
     return tree
 
 
-def flat_draws(fit: Fit, posterior: xr.Dataset) -> dict[str, np.ndarray]:
+def flat_draws(space: ParameterSpace, posterior: xr.Dataset) -> dict[str, np.ndarray]:
     """Constrained values of the free parameters, ``(chains * draws, *shape)``."""
-    space, draws = fit._engine.objective.space, {}
+    draws = {}
     for name in space.names:
         if name not in posterior:
             raise ValueError(
@@ -167,15 +170,15 @@ def summary(found: Alignment, posterior: xr.Dataset, by: str) -> xr.Dataset:
     return xr.Dataset(arrays, coords={d: posterior.coords[d] for d in SAMPLE}, attrs=attributes)
 
 
-def reordered(fit: Fit, found: Alignment, draws: dict[str, np.ndarray], posterior: xr.Dataset) -> xr.Dataset:
+def reordered(estimate: Estimate, found: Alignment, draws: dict[str, np.ndarray], posterior: xr.Dataset) -> xr.Dataset:
     """The posterior with all that depends on the order of the states in the order of the fit."""
     shape = tuple(posterior.sizes[d] for d in SAMPLE)
     renamed = found.renamed(int(np.prod(shape)))
     if not renamed.any():
         return posterior
     parameters = found.apply(draws)
-    computed = deterministics(fit, {n: v[renamed] for n, v in parameters.items()}, posterior)
-    known = {*fit._engine.readout.names, *fit._engine.objective.tables.structure.fixed}
+    computed = deterministics(estimate, {n: v[renamed] for n, v in parameters.items()}, posterior)
+    known = {*estimate.target.readout.names, *estimate.target.structure.fixed}
     result = posterior.copy()
     for name in map(str, posterior.data_vars):
         array = posterior[name]
@@ -187,31 +190,30 @@ def reordered(fit: Fit, found: Alignment, draws: dict[str, np.ndarray], posterio
             values = parameters[name]
         elif name in computed:
             values[renamed] = computed[name].reshape(-1, *values.shape[1:])
-        elif (states := states_drawn(fit, found, name, values)) is not None:
+        elif (states := states_drawn(estimate, found, name, values)) is not None:
             values = states
-        elif name not in known or name in fit._engine.readout.of_latents:
-            values = along_dims(fit, found, ordered.dims[2:], values)
+        elif name not in known or name in estimate.target.readout.of_latents:
+            values = along_dims(estimate, found, ordered.dims[2:], values)
         result[name] = ordered.copy(data=values.reshape(ordered.shape)).transpose(*array.dims)
     return result
 
 
-def deterministics(fit: Fit, parameters: dict[str, np.ndarray], posterior: xr.Dataset) -> dict[str, np.ndarray]:
+def deterministics(
+    estimate: Estimate, parameters: dict[str, np.ndarray], posterior: xr.Dataset
+) -> dict[str, np.ndarray]:
     """Deterministics of the parameters alone, as far as the posterior has them."""
-    objective, readout = fit._engine.objective, fit._engine.readout
+    readout, space = estimate.target.readout, estimate.target.space
     wanted = [d.name for d in readout.derived if d.name in posterior and d.name not in readout.of_latents]
     if not wanted:
         return {}
-    rows = []
-    for i in range(len(next(iter(parameters.values())))):
-        point = objective.space.unconstrain({n: v[i] for n, v in parameters.items()})
-        values = dict(zip(readout.names, readout.evaluate(point, objective.data)[0], strict=True))
-        rows.append([np.asarray(values[n]) for n in wanted])
-    return {n: np.stack([row[k] for row in rows]) for k, n in enumerate(wanted)}
+    count = len(next(iter(parameters.values())))
+    points = [space.unconstrain({n: v[i] for n, v in parameters.items()}) for i in range(count)]
+    return estimate.target.estimands(np.array(points), wanted)
 
 
-def states_drawn(fit: Fit, found: Alignment, name: str, values: np.ndarray) -> np.ndarray | None:
+def states_drawn(estimate: Estimate, found: Alignment, name: str, values: np.ndarray) -> np.ndarray | None:
     """Draws of a latent with its states renamed; None for other variables."""
-    structure = fit._engine.objective.tables.structure
+    structure = estimate.target.structure
     for symmetry, order in zip(found.symmetries, found.permutations, strict=True):
         if name in symmetry.latents:
             lower = structure.vector_of(name)[1].lower
@@ -223,7 +225,7 @@ def states_drawn(fit: Fit, found: Alignment, name: str, values: np.ndarray) -> n
     return None
 
 
-def along_dims(fit: Fit, found: Alignment, dims: tuple, values: np.ndarray) -> np.ndarray:
+def along_dims(estimate: Estimate, found: Alignment, dims: tuple, values: np.ndarray) -> np.ndarray:
     """Values permuted along the dims that belong to the states."""
     from pm_mlem.estimate.alignment import permuted
 
@@ -231,7 +233,7 @@ def along_dims(fit: Fit, found: Alignment, dims: tuple, values: np.ndarray) -> n
         own = {f"{latent}_state" for latent in symmetry.latents}
         for name, axis in symmetry.axes:
             if isinstance(name, str):
-                own.add(fit.estimates[name].dims[axis])
+                own.add(estimate.labels.dims_of(name, estimate.values[name].ndim)[axis])
         axes = tuple(("values", d) for d, dim in enumerate(dims) if dim in own)
         values = permuted({"values": values}, axes, order)["values"]
     return values

@@ -11,12 +11,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
     from pm_mlem.estimate.alignment import Alignment
+    from pm_mlem.estimate.estimate import Estimate
     from pm_mlem.results.comparison import Comparison
     from pm_mlem.results.fit import Fit
-    from pm_mlem.results.reported import Statistics
+    from pm_mlem.results.statistics import Statistics
 
 
 def compare(
@@ -76,7 +76,8 @@ def compare(
     [{'MLE': 0.75, 'MAP': 0.643}]
     """
     from pm_mlem.results.comparison import Comparison, Parts
-    from pm_mlem.results.reported import check_result, check_same_data, statistics
+    from pm_mlem.results.same_data import check_same_data
+    from pm_mlem.results.statistics import as_mapping, check_result, statistics
 
     results = as_mapping(results)
     for name, item in results.items():
@@ -97,22 +98,6 @@ def compare(
     table._parts = Parts(results, found, tidy, latents_of(results))
     table.attrs = {"level": level, "reference": reference, "kinds": kinds, "notes": [*notes, *more]}
     return table
-
-
-def as_mapping(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(results, Mapping) or not results:
-        raise ValueError("Pass a dictionary {name: fit or DataTree} with at least one entry.")
-    return results
-
-
-def datasets(
-    name: str, item: Any, level: float, var_names: list[str] | None = None
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Point, spread and interval (dimension ``ci_bound``) of a fit or of posterior draws, as datasets."""
-    from pm_mlem.results.reported import is_fit, statistics
-
-    found = statistics(name, item, level, "wald" if is_fit(item) else "eti", var_names)
-    return found.estimate, found.error, found.bounds
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -141,19 +126,22 @@ def reference_of(results: Mapping[str, Any], reference: str | None) -> str:
 # --- states in one order ----------------------------------------------------------------------------------
 
 
+def estimates_of(results: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The estimates whose model is at hand, by name."""
+    from pm_mlem.results.reported import is_fit
+
+    found = {name: item._estimate for name, item in results.items() if is_fit(item)}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
 def first_with_latents(results: Mapping[str, Any]) -> str | None:
     """The first fit that has discrete latents and can evaluate its model."""
-    from pm_mlem.results.fit import Fit
-
-    fits = {name: item for name, item in results.items() if isinstance(item, Fit)}
-    return next((n for n, fit in fits.items() if fit._engine.objective.tables.structure.latents), None)
+    return next((n for n, e in estimates_of(results).items() if e.target.structure.latents), None)
 
 
 def latents_of(results: Mapping[str, Any]) -> tuple[str, ...]:
     name = first_with_latents(results)
-    if name is None:
-        return ()
-    return tuple(item.name for item in results[name]._engine.objective.tables.structure.latents)
+    return () if name is None else tuple(item.name for item in results[name]._estimate.target.structure.latents)
 
 
 def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str]]:
@@ -165,12 +153,12 @@ def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str
 
     posterior = item.estimates.expand_dims(chain=1, draw=1) if is_fit(item) else item["posterior"].to_dataset()
     try:
-        draws = flat_draws(to, posterior)
+        draws = flat_draws(to._estimate.target.space, posterior)
     except ValueError as error:
         return item, [f"The states of '{name}' are as they are: {error}"]
     try:
         if is_fit(item):
-            order = match(to, draws)
+            order = match(to._estimate, draws)
             check_order(order, 1)
             return (item, []) if not order.renamed(1)[0] else renamed_fit(to_name, item, name, order, draws)
         tree = align(item, to)
@@ -190,18 +178,16 @@ def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str
 
 def renamed_fit(to_name: str, fit: Any, name: str, order: Alignment, draws) -> tuple[Any, list[str]]:
     """The same fit at the point where its states have other names, if it is one."""
-    from pm_mlem.results.fit import Fit
-
     margin = min(float(m[0]) for m in order.margins)
-    if isinstance(fit, Fit):
-        objective, values = fit._engine.objective, order.apply(draws)
-        own = {n: values[n][0] if n in values else fit.estimates[n].values for n in objective.space.names}
+    estimate = fit._estimate
+    if estimate is not None:
+        target, values = estimate.target, order.apply(draws)
+        own = {n: values[n][0] if n in values else estimate.values[n] for n in target.space.names}
         with suppress(ValueError):  # its parameters may not allow it: held, or ordered by a transform
-            point = objective.space.unconstrain(own)
-            value = float(objective.value_and_gradient(point, fit._weights, objective.data)[0])
-            if np.isclose(value, fit._optimum.value, rtol=1e-9, atol=1e-9):
-                fit = replace(fit, _optimum=replace(fit._optimum, point=point))
-                return fit, [f"The states of '{name}' were renamed to those of '{to_name}' (margin {margin:.2f})."]
+            point = target.space.unconstrain(own)
+            if np.isclose(target.value(point), estimate.optimum.value, rtol=1e-9, atol=1e-9):
+                moved = replace(fit, _estimate=estimate.moved(point))
+                return moved, [f"The states of '{name}' were renamed to those of '{to_name}' (margin {margin:.2f})."]
     return fit, [
         f"The states of '{name}' have another order than those of '{to_name}' (margin {margin:.2f}) and cannot be "
         "renamed: its priors, held values or transforms tell them apart, or its model is not at hand."
@@ -217,8 +203,8 @@ def rows_of(
     """One row for each entry and method, and notes on entries that are missing."""
     import pandas as pd
 
+    from pm_mlem.estimate.labels import LARGE
     from pm_mlem.results.reported import is_fit
-    from pm_mlem.results.summary import LARGE
 
     rows = {method: statistics.rows() for method, statistics in found.items()}
     leading = [m for m in rows if is_fit(results[m])] or list(rows)

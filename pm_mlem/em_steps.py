@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.fit import check_choice, current_model, problem_of
+from pm_mlem.arguments import check_choice, current_model
 from pm_mlem.optimize.acceleration import begin, plain
 from pm_mlem.optimize.em import converged
 from pm_mlem.optimize.problem import Optimum, Status
@@ -18,7 +18,8 @@ from pm_mlem.optimize.problem import Optimum, Status
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pm_mlem.objective.engine import Engine
+    from pm_mlem.estimate.estimate import Estimate
+    from pm_mlem.estimate.target import Target
     from pm_mlem.results.fit import Fit
 
 
@@ -35,31 +36,43 @@ class EMStep:
     q_before, q_after : float
         Expected complete-data log-likelihood Q (plus the log-prior under "map") at the current and at the next
         estimates, the expectation being over the latents given the data and the current estimates.
-    fit : Fit
-        The current estimates as a :class:`Fit` that has not converged, for the plots.
     """
 
     iteration: int
     log_likelihood: float
     q_before: float
     q_after: float
-    fit: Fit
+    _estimate: Estimate
     _next: np.ndarray
 
-    @property
+    @cached_property
+    def fit(self) -> Fit:
+        """The current estimates as a :class:`Fit` that has not converged, for the plots."""
+        from pm_mlem.results.fit import Fit
+
+        target, title = self._estimate.target, self._estimate.optimum.message
+        return Fit(target.model, target.estimator, title, title, 0.0, self._estimate, ())
+
+    @cached_property
     def estimates(self) -> xr.Dataset:
         """Current parameters and Deterministics (constrained space)."""
-        return self.fit.estimates
+        from pm_mlem.results.estimates import parameters_and_deterministics
 
-    @property
+        return parameters_and_deterministics(self._estimate)
+
+    @cached_property
     def latent_probabilities(self) -> xr.Dataset:
         """What the E-step finds: p(z = k | y, current estimates), last dimension ``<z>_state``."""
-        return self.fit.latent_probabilities
+        from pm_mlem.results.estimates import latent_probabilities
+
+        return latent_probabilities(self._estimate)
 
     @cached_property
     def next_estimates(self) -> xr.Dataset:
         """What the M-step makes of them: the estimates of the next iteration."""
-        return replace(self.fit, _optimum=replace(self.fit._optimum, point=self._next)).estimates
+        from pm_mlem.results.estimates import parameters_and_deterministics
+
+        return parameters_and_deterministics(self._estimate.moved(self._next))
 
     @property
     def lower_bound(self) -> float:
@@ -83,15 +96,32 @@ class EMStep:
 
     def log_likelihood_at(self, values: Mapping[str, Any]) -> float:
         """The log-likelihood (plus the log-prior under "map") at other parameter values, as in ``lower_bound_at``."""
-        objective = self.fit._engine.objective
-        return float(objective.value_and_gradient(self._moved(values), self.fit._weights, objective.data)[0])
+        return self._estimate.target.value(self._moved(values))
 
     def _moved(self, values: Mapping[str, Any]) -> np.ndarray:
-        space = self.fit._engine.objective.space
-        return space.unconstrain({**space.values(self.fit._optimum.point), **values}, "values")
+        space = self._estimate.target.space
+        return space.unconstrain({**space.values(self._estimate.point), **values}, "values")
 
     def _q(self, point: np.ndarray) -> float:
-        return q_function(self.fit._engine, self.fit._optimum.point, point, self.fit._weights)
+        return self._estimate.target.expected(self._estimate.point, point)
+
+    def along(self, way: np.ndarray) -> tuple[list[float], list[float]]:
+        """Log-likelihood and bound on the line from these estimates to the next, in the unconstrained space.
+
+        Parameters
+        ----------
+        way : (n,)
+            Where on that line: 0 these estimates, 1 the next.
+
+        Returns
+        -------
+        log_likelihood, bound : lists of n numbers
+            Plus the log-prior under "map".
+        """
+        start, step = self._estimate.point, self._next - self._estimate.point
+        points = [start + w * step for w in way]
+        value = [self._estimate.target.value(u) for u in points]
+        return value, [self.log_likelihood + self._q(u) - self.q_before for u in points]
 
     def __repr__(self) -> str:
         return (
@@ -142,39 +172,27 @@ def em_steps(
     1 [-1.86   1.739] -6.5824
     2 [-1.997  1.996] -6.4967
     """
-    from pm_mlem.objective.engine import engine_for
-    from pm_mlem.objective.weights import unit_weights
+    from pm_mlem.estimate.target import target_of
+    from pm_mlem.graph.roles.choices import Choices
 
     model = current_model(model)
     check_choice(estimator, ("mle", "map"), "estimator")
-    engine = engine_for(model, estimator, fixed=fixed)
-    unit = unit_weights(engine.objective.tables, weights)
-    point = engine.objective.space.unconstrain(start or {}, "start")
-    return iterate(model, engine, unit, point, tolerance, max_iterations)
+    target = target_of(model, estimator, Choices(fixed=fixed or {}), weights)
+    return iterate(target, target.space.unconstrain(start or {}, "start"), tolerance, max_iterations)
 
 
-def iterate(
-    model: pm.Model, engine: Engine, unit: np.ndarray, point: np.ndarray, tolerance: float, limit: int
-) -> Iterator[EMStep]:
-    from pm_mlem.results.fit import Fit
+def iterate(target: Target, point: np.ndarray, tolerance: float, limit: int) -> Iterator[EMStep]:
+    from pm_mlem.estimate.estimate import Estimate
 
-    em = problem_of(engine, unit).em
-    assert em is not None
-    climb, history = begin(em.soft, point), []
+    climb, history = begin(target.em_step, point), []
     for iteration in range(limit):
         history.append(climb.value)
         title = f"EM step {iteration}"
         optimum = Optimum(
             climb.point, climb.value, Status.MAX_ITERATIONS, title, np.array(history), climb.gain, ((title, iteration),)
         )
-        current = Fit(model, engine.objective.estimator, title, title, 0.0, engine, optimum, (), unit)
-        before, after = (q_function(engine, climb.point, to, unit) for to in (climb.point, climb.next_point))
-        yield EMStep(iteration, climb.value, before, after, current, climb.next_point)
-        climb = plain(em.soft, climb)
+        before, after = (target.expected(climb.point, to) for to in (climb.point, climb.next_point))
+        yield EMStep(iteration, climb.value, before, after, Estimate(target, optimum), climb.next_point)
+        climb = plain(target.em_step, climb)
         if converged(climb, tolerance) is not None:
             return
-
-
-def q_function(engine: Engine, point: np.ndarray, to: np.ndarray, unit: np.ndarray) -> float:
-    """Q at one point, the expectation taken at another."""
-    return float(engine.expected(point, to, unit, engine.objective.data))

@@ -69,12 +69,13 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
     UnsupportedModelError
         As :func:`pm_mlem.fit`.
     """
-    from pm_mlem.fit import current_model
+    from pm_mlem.arguments import current_model
     from pm_mlem.graph.read import read
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.graph.roles.dims import plain
 
     model = current_model(model)
-    tables = read(model, with_prior=False, latents=latents or ())
+    tables = read(model, Choices(tuple(latents or ())))
     steps = tables.elimination.steps
     plan = Plan(
         tuple(gathered(roles(plain(model), tables.structure))),

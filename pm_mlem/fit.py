@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
+from pm_mlem.arguments import check_choice, current_model
 from pm_mlem.errors import LocalOptimaWarning
-from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Optimum, Problem, Status
+from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
 from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
+    from pm_mlem.estimate.estimate import Estimate
+    from pm_mlem.estimate.target import Target
     from pm_mlem.objective.collapse import Guard
     from pm_mlem.objective.engine import Engine
     from pm_mlem.objective.m_step import Restraint
@@ -29,8 +30,6 @@ MANY_PARAMETERS = 300
 """Above this, ``method="auto"`` does not form Hessians while it searches."""
 CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
-DEFAULT_STARTS = 8
-"""Starts where a latent makes local optima likely and the user names no number."""
 
 
 def fit(
@@ -123,85 +122,43 @@ def fit(
     if quadrature is not None:
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
-    from pm_mlem.estimate.notes import without_bound
-    from pm_mlem.objective.collapse import Guard
-    from pm_mlem.objective.engine import engine_for
-    from pm_mlem.objective.weights import unit_weights
+    from pm_mlem.estimate.estimate import Estimate
+    from pm_mlem.estimate.starts import start_points
+    from pm_mlem.estimate.target import target_of
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.results.fit import Fit
 
-    build = partial(
-        engine_for,
-        model,
-        estimator,
-        latents=latents or (),
-        fixed=fixed,
-        backend=backend,
-        restraint=restraint_of(method),
-    )
-    engine = build()
-    unit = unit_weights(engine.objective.tables, weights)
-    algorithms = choose(method, engine)
+    choices = Choices(tuple(latents or ()), dict(fixed or {}))
+    target = target_of(model, estimator, choices, weights, backend=backend, restraint=restraint_of(method))
+    algorithms = choose(method, target)
     with progress(algorithms[0].title, enabled=progressbar) as observe:
-        points, more = start_points(starts, engine, unit, random_seed)
-        guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
-
-        def flaw(found: Optimum) -> str:
-            value = problem.value_and_gradient
-            collapsed = "" if engine.plan else guard.collapse(found.point)
-            return collapsed or without_bound(engine.objective, lambda u: value(u)[0], found)
-
+        points, more = start_points(starts, target, random_seed)
+        judge = Judge(target)
         optimum, runs = multistart(
-            algorithms, problem, points, flaw=flaw,
-            fingerprint=guard.fingerprint, more=more, insist=starts is None, observe=observe,
+            algorithms, target.problem(random_seed), points, flaw=judge.flaw,
+            fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
-        while optimum.status is not Status.INTERRUPTED and (grown := engine.larger_bounds(optimum.point)):
-            engine = build(bounds=grown)
+        while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
+            target = target.with_bounds(grown)
             start = Start("optimum with fewer states", optimum.point)
-            guard, problem = Guard(engine.inspector, unit), problem_of(engine, unit, random_seed)
-            optimum, _ = multistart(algorithms, problem, [start], observe=observe)
+            optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
+            judge = Judge(target)
     if optimum.status is Status.NOT_FINITE:
-        raise ValueError(nowhere_finite(engine, optimum.point))
+        raise ValueError(nowhere_finite(target, optimum.point))
     doubt = unconfirmed(optimum, runs)
     if doubt:
         warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
-    remarks = notes(engine, guard, problem, optimum)
-    sentences = [optimum.message, ran(optimum), doubt, *remarks, engine.note, engine.cut_off(optimum.point)]
+    estimate = Estimate(target, optimum)
+    sentences = [
+        optimum.message, ran(optimum), doubt, *notes(estimate, judge.guard), target.engine.note,
+        target.engine.cut_off(optimum.point),
+    ]  # fmt: skip
     how = f"{optimum.method} (auto)" if method == "auto" else optimum.method
-    return Fit(
-        model, estimator, how, " ".join(filter(None, sentences)), time.perf_counter() - began, engine, optimum,
-        records(runs, estimator), unit,
-    )  # fmt: skip
+    message, seconds = " ".join(filter(None, sentences)), time.perf_counter() - began
+    return Fit(model, estimator, how, message, seconds, estimate, records(runs, estimator))
 
 
-# --- arguments --------------------------------------------------------------------------------------------
-
-
-def current_model(model: pm.Model | None) -> pm.Model:
-    """The model that was passed, or the one on the context stack."""
-    if model is None:
-        try:
-            return pm.modelcontext(None)
-        except TypeError:
-            raise ValueError(
-                "No model: pass one, mlem.fit(model), or call mlem.fit() inside 'with pm.Model() as model:'."
-            ) from None
-    if isinstance(model, pm.Model):
-        return model
-    backend = getattr(model, "backend", None)
-    if isinstance(inner := getattr(backend, "model", None), pm.Model):
-        return inner  # a bambi.Model that is built
-    hint = ""
-    if hasattr(type(model), "backend") or hasattr(model, "backend"):
-        hint = " If it is a bambi.Model, build it first: model.build(), then pass model.backend.model."
-    elif hasattr(type(model), "model") or hasattr(model, "model"):
-        hint = " It has an attribute 'model'; if that is the pm.Model, build it and pass that."
-    raise TypeError(f"model must be a pm.Model, not {type(model).__name__}.{hint}")
-
-
-def check_choice(value, choices: Sequence[str], argument: str) -> None:
-    if value not in choices:
-        listed = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
-        raise ValueError(f"{argument}={value!r} is unknown; use {listed}.")
+# --- what to run ------------------------------------------------------------------------------------------
 
 
 def check_method(method: Method) -> None:
@@ -214,25 +171,22 @@ def check_method(method: Method) -> None:
         )
 
 
-# --- what to run ------------------------------------------------------------------------------------------
-
-
 NAMED: dict[str, EM | LBFGS | Newton | Adam] = {"em": EM(), "newton": Newton(), "lbfgs": LBFGS(), "adam": Adam()}
 
 
-def choose(method: Method, engine: Engine) -> Plan:
+def choose(method: Method, target: Target) -> Plan:
     """The algorithms to run one after the other."""
-    size, kinks = engine.objective.space.size, engine.objective.kinks
+    size, kinks = target.space.size, target.objective.kinks
     finish = NAMED["newton" if size <= MANY_PARAMETERS and kinks.none else "lbfgs"]
     if isinstance(method, str) and method != "auto":
         method = NAMED[method]
-    if isinstance(method, EM) and (method.finish or stalls_at_kinks(method, engine)):
+    if isinstance(method, EM) and (method.finish or stalls_at_kinks(method, target.engine)):
         return [method, finish]
     if not isinstance(method, str):
         return [method]
-    if not engine.objective.tables.structure.latents:
+    if not target.structure.complete_data:
         return [finish]
-    if engine.objective.work * size <= CHEAP_HESSIAN:
+    if target.objective.work * size <= CHEAP_HESSIAN:
         return [EM(max_iterations=500, tolerance=1e-3), finish]
     em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
     return [em, Fallback(finish)]
@@ -260,100 +214,51 @@ def ran(optimum: Optimum) -> str:
     return f"Ran {', then '.join(legs)}."
 
 
-def problem_of(engine: Engine, unit: np.ndarray, random_seed: int | None = None) -> Problem:
-    """Close the compiled functions over the data and the weights; each is checked before its first use."""
-    seed = int(np.random.default_rng(random_seed).integers(2**31))
-    objective, data = engine.objective, engine.objective.data
-
-    def value_and_gradient(u):
-        engine.verify("value_and_gradient")
-        value, gradient = objective.value_and_gradient(u, unit, data)
-        return float(value), np.asarray(gradient)
-
-    recent: dict[bytes, tuple] = {}  # the curvature at the optimum is asked for again
-
-    def derivatives(u):
-        key = np.asarray(u).tobytes()
-        if key not in recent:
-            engine.verify("derivatives")
-            value, gradient, hessian = objective.derivatives(u, unit, data)
-            while len(recent) > 1:
-                recent.pop(next(iter(recent)))
-            recent[key] = float(value), np.asarray(gradient), np.asarray(hessian)
-        return recent[key]
-
-    def soft(u):
-        engine.verify("em_map")
-        new, value = engine.em_map(u, unit, data, objective.no_posterior, False)
-        return np.asarray(new), float(value)
-
-    def tempered(u, power):
-        return np.asarray(engine.tempered_map(u, unit, data, power))
-
-    def hard(u):
-        new, value = engine.hard_map(u, unit, data)
-        return np.asarray(new), float(value)
-
-    def stochastic(u, iteration):
-        return np.asarray(engine.stochastic_map(u, unit, data, seed + iteration))
-
-    def project(u):
-        return np.asarray(engine.project(u))
-
-    maps = EMMaps(soft, hard, stochastic, tempered)
-    return Problem(value_and_gradient, derivatives, replace(maps, project=project) if engine.plan else maps)
+# --- what to say about an optimum ---------------------------------------------------------------------------
 
 
-def start_points(
-    starts, engine: Engine, unit: np.ndarray, random_seed: int | None
-) -> tuple[list[Start], Callable[[int], list[Start]]]:
-    """The user's starts, or the initial point and others, and a function that makes further ones."""
-    from pm_mlem.objective.starts import StartMaker
+class Judge:
+    """Tells optima that are none from others."""
 
-    objective = engine.objective
-    maker = StartMaker(objective, lambda: engine.em_map, unit, np.random.default_rng(random_seed))
+    def __init__(self, target: Target):
+        from pm_mlem.objective.collapse import Guard
 
-    def more(count: int) -> list[Start]:
-        return [Start(origin, point) for origin, point in maker.further(count)]
+        self.target, self.guard = target, Guard(target.engine.inspector, target.weights)
 
-    if starts is None:
-        starts = DEFAULT_STARTS if objective.tables.structure.latents else 1
-    if not isinstance(starts, int | np.integer):
-        points = [objective.space.unconstrain(given) for given in starts]
-        if not points:
-            raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
-        return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
-    if starts < 1:
-        raise ValueError(f"starts={starts} must be at least 1.")
-    return [Start(*maker.first()), *more(int(starts) - 1)], more
+    def flaw(self, found: Optimum) -> str:
+        """Why an optimum is not acceptable; empty where it is."""
+        from pm_mlem.estimate.notes import without_bound
+
+        collapsed = "" if self.target.engine.plan else self.guard.collapse(found.point)
+        return collapsed or without_bound(self.target, found)
 
 
-def notes(engine: Engine, guard: Guard, problem: Problem, optimum: Optimum) -> list[str]:
-    """Sentences about what is peculiar at the optimum."""
+def notes(estimate: Estimate, guard: Guard) -> list[str]:
+    """Sentences about what is peculiar at the optimum.
+
+    Where Newton's method was not run no Hessian is formed for them.
+    """
     from pm_mlem.estimate.diagnosis import diagnose
     from pm_mlem.estimate.notes import kink_notes, optimum_notes, restraint_notes
 
+    target, optimum = estimate.target, estimate.optimum
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
         return []
-    point, objective = optimum.point, engine.objective
-    hessian = problem.derivatives(point)[2] if objective.kinks.none and Newton.title in dict(optimum.legs) else None
-    remarks = list(guard.remarks(optimum.point)) if engine.objective.tables.structure.latents else []
-    if engine.plan is not None:
-        remarks += restraint_notes(engine.objective, engine.plan, optimum)
-    remarks += kink_notes(objective, optimum)
-    return [*remarks, *optimum_notes(diagnose(objective, point, hessian, problem.derivatives))]
+    remarks = list(guard.remarks(optimum.point)) if target.structure.components else []
+    if target.engine.plan is not None:
+        remarks += restraint_notes(target, target.engine.plan, optimum)
+    remarks += kink_notes(target, optimum)
+    curved = target.objective.kinks.none and Newton.title in dict(optimum.legs)
+    diagnosis = estimate.diagnosis if curved else diagnose(target, optimum.point, None)
+    return [*remarks, *optimum_notes(diagnosis)]
 
 
-def nowhere_finite(engine: Engine, point: np.ndarray) -> str:
+def nowhere_finite(target: Target, point: np.ndarray) -> str:
     """Which term is to blame, and where."""
-    objective = engine.objective
-    theta = objective.space.constrain(point)
-    arrays = objective.densities(*theta, *objective.data)
-    names = [d.term.name for d in objective.tables.densities]
-    bad = [n for n, a in zip(names, arrays, strict=True) if not np.all(np.isfinite(np.asarray(a)))]
+    bad = [n for n, arrays in target.densities(point).items() if not all(np.all(np.isfinite(a)) for a in arrays)]
     where = ", ".join(
         f"{n} = {np.array2string(np.asarray(v), threshold=6, precision=4)}"
-        for n, v in objective.space.values(point).items()
+        for n, v in target.space.values(point).items()
     )
     blame = f"the log-density of {', '.join(map(repr, bad))}" if bad else "a parameter condition"
     return (

@@ -10,10 +10,12 @@ import numpy as np
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:
+    from pm_mlem.estimate.estimate import Estimate
     from pm_mlem.estimate.refits import Refitter
     from pm_mlem.inference.hypotheses import HypothesisTest
     from pm_mlem.results.fit import Fit
 
+NAME = "Likelihood-ratio test"
 STARTS = 5
 """Starts of the alternative in every bootstrap replicate."""
 
@@ -79,68 +81,87 @@ def likelihood_ratio_test(
     >>> mlem.likelihood_ratio_test(fair, mlem.fit(model, progressbar=False))
     Likelihood-ratio test: statistic 4.027, df 1, p-value 0.04477
     """
-    from pm_mlem.inference.hypotheses import HypothesisTest, chi_square_tail
-    from pm_mlem.results.hypothesis_tests import check_pair, flat, is_restriction, on_boundary, without_reference
+    from pm_mlem.inference.hypotheses import HypothesisTest
+    from pm_mlem.results.fit import Fit
+    from pm_mlem.results.pairs import check_pair, undetermined, why_no_reference
 
-    check_pair(null, alternative)
-    statistic = max(2.0 * (alternative.log_likelihood - null.log_likelihood), 0.0)
-    df = alternative.n_params - null.n_params
-    undetermined = 0
-    if not bootstrap and not without_reference(null, alternative):
-        undetermined = flat(alternative) - flat(null)
-        df -= undetermined
+    for fit in (null, alternative):
+        if not isinstance(fit, Fit):
+            raise TypeError(f"A likelihood-ratio test takes two fits, not {type(fit).__name__}.")
+    smaller, larger = null._estimate, alternative._estimate
+    check_pair(smaller, larger)
+    statistic = max(2.0 * (larger.log_likelihood - smaller.log_likelihood), 0.0)
+    df = larger.n_params - smaller.n_params
+    free = 0
+    if not bootstrap and not why_no_reference(smaller, larger):
+        free = undetermined(larger) - undetermined(smaller)
+        df -= free
     if df < 1:
         raise ValueError(
             "There is nothing to test: the data do not determine what the alternative has more than the null; see "
             "its message."
         )
-    nested = is_restriction(null, alternative)
-    name = "Likelihood-ratio test"
-    if bootstrap:
-        count = 199 if bootstrap is True else int(bootstrap)
-        if count < 1 or starts < 1:
-            raise ValueError("bootstrap= and starts= must be at least 1.")
-        found, failed = replicates(null, alternative, count, starts, random_seed, progressbar)
-        p_value = (1 + np.sum(found >= statistic - 1e-8)) / (1 + len(found))
-        note = f"Parametric bootstrap, {len(found)} replicates."
-        if failed:
-            note += f" {failed} more did not converge and do not count."
-        return HypothesisTest(name, statistic, df, float(p_value), note, found)
+    if not bootstrap:
+        return asymptotic(smaller, larger, statistic, df, boundary, free)
+    count = 199 if bootstrap is True else int(bootstrap)
+    if count < 1 or starts < 1:
+        raise ValueError("bootstrap= and starts= must be at least 1.")
+    found, failed = replicates(smaller, larger, count, starts, random_seed, progressbar)
+    p_value = (1 + np.sum(found >= statistic - 1e-8)) / (1 + len(found))
+    note = f"Parametric bootstrap, {len(found)} replicates."
+    if failed:
+        note += f" {failed} more did not converge and do not count."
+    return HypothesisTest(NAME, statistic, df, float(p_value), note, found)
+
+
+def asymptotic(
+    null: Estimate, alternative: Estimate, statistic: float, df: int, boundary: int | None, undetermined: int
+) -> HypothesisTest:
+    """The test by the chi-square distribution, or by a mixture of them on the boundary, with notes on both.
+
+    Raises
+    ------
+    ValueError
+        More parameters on the boundary than are tested.
+    """
+    from pm_mlem.inference.hypotheses import HypothesisTest, chi_square_tail
+    from pm_mlem.results.pairs import is_restriction, on_boundary, why_no_reference
+
     if boundary is not None and not 0 <= boundary <= df:
         raise ValueError(f"boundary={boundary} must lie between 0 and {df}, the number of parameters that are tested.")
-    reason = without_reference(null, alternative)
+    nested, reason = is_restriction(null, alternative), why_no_reference(null, alternative)
     if reason and boundary is None:
         remedy = "" if "no maximum" in reason else " Use bootstrap=199."
         note = f"There is no chi-square distribution: {reason}.{remedy}"
-        return HypothesisTest(name, statistic, df, float("nan"), note)
+        return HypothesisTest(NAME, statistic, df, float("nan"), note)
     held = min(on_boundary(null, alternative), df) if boundary is None and nested else boundary or 0
-    notes = [f"{which}: {fit._curvature[1]}." for which, fit in (("Null", null), ("Alternative", alternative))
-             if fit._curvature[1]]  # fmt: skip
+    notes = [f"{which}: {estimate.reason}." for which, estimate in (("Null", null), ("Alternative", alternative))
+             if estimate.reason]  # fmt: skip
     if undetermined:
         notes.append(f"{undetermined} of the alternative's parameters are not determined by the data and do not count.")
     if held:
         notes.append(f"Mixture of chi-squares: {held} of the parameters that are tested on the boundary.")
     elif not nested:
         notes.append("That the null is a special case of the alternative, inside its space, is taken for granted.")
-    if boundary is None and not held and alternative._diagnosis.border:
+    if boundary is None and not held and alternative.diagnosis.border:
         notes.append("Estimates of the alternative are on the boundary; the p-value may be too large.")
-    return HypothesisTest(name, statistic, df, chi_square_tail(statistic, df, held), " ".join(notes))
+    return HypothesisTest(NAME, statistic, df, chi_square_tail(statistic, df, held), " ".join(notes))
 
 
 def replicates(
-    null: Fit, alternative: Fit, count: int, starts: int, random_seed: int | None, progressbar: bool
+    null: Estimate, alternative: Estimate, count: int, starts: int, random_seed: int | None, progressbar: bool
 ) -> tuple[np.ndarray, int]:
-    """Statistics of data drawn from the null fit, and how many could not be had."""
-    from pm_mlem.estimate.refits import Refitter, replaceable
+    """Statistics of data drawn from the null, and how many could not be had."""
+    from pm_mlem.estimate.refits import Refitter
     from pm_mlem.estimate.simulate import simulator
-    from pm_mlem.fit import start_points
+    from pm_mlem.estimate.starts import start_points
 
-    if not np.all(null._weights == 1.0):
+    if not np.all(null.target.weights == 1.0):
         raise ValueError("bootstrap= draws as many observations as there are; it cannot be used with weights.")
     draw, rng = simulator(null), np.random.default_rng(random_seed)
-    refit = [Refitter(fit, replaceable(fit)) for fit in (null, alternative)]
-    points = [[fit._optimum.point] for fit in (null, alternative)]
-    _, more = start_points(1, alternative._engine, alternative._weights, random_seed)
+    refit = [Refitter(e, e.target.replaceable(e.point)) for e in (null, alternative)]
+    points = [[e.point] for e in (null, alternative)]
+    _, more = start_points(1, alternative.target, random_seed)
     points[1] += [start.point for start in more(starts - 1)]
     found, failed = [], 0
     with progress("Likelihood-ratio bootstrap", enabled=progressbar) as observe:
@@ -159,13 +180,8 @@ def replicates(
 
 def best(refit: Refitter, points: list[np.ndarray], drawn: Mapping[str, np.ndarray]) -> float:
     """The largest log-likelihood that refits to data reach from several points; NaN if none converges."""
-    objective, weights = refit.objective, refit.fit._weights
-    data = objective.data_with(drawn)
-    if not objective.space.size:
-        return float(objective.log_likelihood(points[0], weights, data))
-    values = []
-    for point in points:
-        refit.start = point
-        end = refit(weights, data)
-        values += [end.log_likelihood] if end.converged else []
-    return max(values, default=float("nan"))
+    target = refit.target.with_data(drawn)
+    if not target.space.size:
+        return target.log_likelihood(points[0])
+    ends = [refit(target, point) for point in points]
+    return max((end.log_likelihood for end in ends if end.converged), default=float("nan"))

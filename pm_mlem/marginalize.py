@@ -71,10 +71,11 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     >>> np.round(by_row(marginal.initial_point())[0], 3)
     array([-3.418, -3.417, -3.529])
     """
-    from pm_mlem.fit import current_model
+    from pm_mlem.arguments import current_model
     from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
+    from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.graph.roles.dims import plain
 
     model = plain(current_model(model))
-    return marginal_model(model, read(model, with_prior=False, latents=latents or ()))
+    return marginal_model(model, read(model, Choices(tuple(latents or ()))))

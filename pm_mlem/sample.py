@@ -13,6 +13,9 @@ import pymc as pm
 if TYPE_CHECKING:
     import xarray as xr
 
+    from pm_mlem.estimate.estimate import Estimate
+    from pm_mlem.estimate.posterior_mode import PosteriorMode
+    from pm_mlem.estimate.target import Target
     from pm_mlem.inference.normal import Normal
     from pm_mlem.results.fit import Fit
 
@@ -67,8 +70,8 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
     TypeError
         Not a fit.
     ValueError
-        A fit with ``weights=``, data that were replaced after the fit, an argument of ``pm.sample`` that has no place
-        here, a name in ``var_names`` that there is not.
+        A fit with ``weights=``, an argument of ``pm.sample`` that has no place here, a name in ``var_names`` that there
+        is not.
     UnsupportedModelError
         As :func:`pm_mlem.marginalize`.
 
@@ -120,21 +123,22 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
 
     if not isinstance(fit, Fit):
         raise TypeError(f"fit must be what mlem.fit returns, not {type(fit).__name__}: mlem.sample(mlem.fit(model)).")
-    check_posterior(fit)
+    estimate = fit._estimate
+    check_posterior(estimate)
     check_arguments(kwargs)
     kwargs, pointwise = without_log_likelihood(kwargs)
     wanted = kwargs.pop("var_names", None)
     rng = pm.util.get_random_generator(random_seed)
-    model = conditioned(fit)
-    check_names(fit, model, wanted, recover)
+    model = conditioned(estimate.target)
+    check_names(estimate, model, wanted, recover)
     where, sampler = "", kwargs.get("nuts_sampler") or chosen_sampler(kwargs)
     kwargs["nuts_sampler"] = sampler
     if sampler == "pymc":
         kwargs.setdefault("cores", 1)  # JAX's threads do not survive a fork
     if kwargs.get("initvals") is None and kwargs.get("init", "auto") == "auto":
-        kwargs, where = started(fit, model, kwargs, rng)
+        kwargs, where = started(estimate, model, kwargs, rng)
     tree = pm.sample(draws, model=model, random_seed=int(rng.integers(2**30)), **kwargs)
-    return completed(fit, tree, int(rng.integers(2**31)), recover, pointwise, wanted, where)
+    return completed(estimate, tree, int(rng.integers(2**31)), recover, pointwise, wanted, where)
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -160,7 +164,7 @@ def without_log_likelihood(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], b
     return {**kwargs, "idata_kwargs": options} if options else kwargs, pointwise
 
 
-def check_names(fit: Fit, model: pm.Model, wanted, recover: bool) -> None:
+def check_names(estimate: Estimate, model: pm.Model, wanted, recover: bool) -> None:
     """Refuse names of variables that there are not.
 
     Raises
@@ -169,8 +173,8 @@ def check_names(fit: Fit, model: pm.Model, wanted, recover: bool) -> None:
     """
     from pm_mlem.estimate.labels import unknown
 
-    latents = list(fit._engine.readout.latent_names) if recover else []
-    derived = fit.model.deterministics if recover else model.deterministics
+    latents = list(estimate.target.readout.latent_names) if recover else []
+    derived = estimate.target.model.deterministics if recover else model.deterministics
     known = list(dict.fromkeys([*[v.name for v in model.free_RVs], *latents, *[v.name for v in derived]]))
     for name in wanted or ():
         if name not in known:
@@ -180,19 +184,21 @@ def check_names(fit: Fit, model: pm.Model, wanted, recover: bool) -> None:
 # --- the model and where it is started --------------------------------------------------------------------
 
 
-def conditioned(fit: Fit) -> pm.Model:
-    """The model without its latents, given what the fit holds."""
+def conditioned(target: Target) -> pm.Model:
+    """The model without its latents, given what is held."""
     from pm_mlem.graph.marginal.model import marginal_model
 
-    tables = fit._engine.objective.tables
-    model = marginal_model(fit.model, tables)
-    held = {name: np.asarray(value) for name, value in tables.structure.fixed.items()}
+    target = target.sibling()  # read from what its data are in by now
+    model = marginal_model(target.source, target.tables)
+    held = {name: np.asarray(value) for name, value in target.structure.fixed.items()}
     return pm.observe(model, held) if held else model
 
 
-def started(fit: Fit, model: pm.Model, kwargs: dict[str, Any], rng) -> tuple[dict[str, Any], str]:
+def started(estimate: Estimate, model: pm.Model, kwargs: dict[str, Any], rng) -> tuple[dict[str, Any], str]:
     """The arguments of ``pm.sample`` with the start from the fit, and where that is, in words."""
-    found = fit._posterior_mode
+    from pm_mlem.estimate.posterior_mode import posterior_mode
+
+    found = estimate.kept(posterior_mode)
     if found.reason:
         where = f"around the fit: {found.reason}"
         warnings.warn(
@@ -200,12 +206,12 @@ def started(fit: Fit, model: pm.Model, kwargs: dict[str, Any], rng) -> tuple[dic
         )
     else:
         where = "at draws from the normal approximation of the posterior at its mode near the fit"
-    kwargs = {**kwargs, "initvals": initial_values(fit, found.normal, rng)}
+    kwargs = {**kwargs, "initvals": initial_values(estimate, found, rng)}
     sampler = kwargs["nuts_sampler"]
     if sampler == "nutpie":  # no jitter beside that of the starts
         kwargs["compile_kwargs"] = {"jitter_rvs": set(), **(kwargs.get("compile_kwargs") or {})}
     elif sampler == "pymc":
-        kwargs = with_metric(fit, model, found.normal, kwargs)
+        kwargs = with_metric(estimate, model, found.normal, kwargs)
     else:
         kwargs["nuts"] = {"jitter": False, **(kwargs.get("nuts") or {})}
     return kwargs, where
@@ -223,26 +229,23 @@ def chosen_sampler(kwargs: Mapping[str, Any]) -> str:
     return "nutpie" if usable and fast and kwargs.get("callback") is None else "pymc"
 
 
-def initial_values(fit: Fit, normal: Normal, rng: np.random.Generator) -> dict[str, Any]:
+def initial_values(estimate: Estimate, mode: PosteriorMode, rng: np.random.Generator) -> dict[str, Any]:
     """Initial values (constrained space) as random variables, so that every chain draws its own from its seed."""
-    import jax
     import pytensor.tensor as pt
 
-    space, density = fit._engine.objective.space, fit._posterior_mode.density
-    if not space.names:
+    if not estimate.target.space.names:
         return {}
-    points = normal.draws(STARTS, rng)
+    points = mode.normal.draws(STARTS, rng)
     for _ in range(6):  # a normal distribution may reach where the density is 0
-        bad = ~np.isfinite(density.on(points))
+        bad = ~np.isfinite(mode.log_density(points))
         if not bad.any():
             break
-        points[bad] = normal.mean + 0.5 * (points[bad] - normal.mean)
-    values = jax.vmap(space.constrain)(points)
+        points[bad] = mode.normal.mean + 0.5 * (points[bad] - mode.normal.mean)
     index = pm.DiscreteUniform.dist(0, STARTS - 1)
-    return {name: pt.constant(np.asarray(v))[index] for name, v in zip(space.names, values, strict=True)}
+    return {name: pt.constant(values)[index] for name, values in estimate.target.constrained(points).items()}
 
 
-def with_metric(fit: Fit, model: pm.Model, normal: Normal, kwargs: dict[str, Any]) -> dict[str, Any]:
+def with_metric(estimate: Estimate, model: pm.Model, normal: Normal, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments with a step of PyMC's NUTS that has the inverse curvature as its first metric."""
     from pymc.pytensorf import resolve_backend_compile_kwargs
 
@@ -252,18 +255,18 @@ def with_metric(fit: Fit, model: pm.Model, normal: Normal, kwargs: dict[str, Any
         options.setdefault("target_accept", kwargs.pop("target_accept"))
     compiled = resolve_backend_compile_kwargs(kwargs.get("backend"), kwargs.get("compile_kwargs"))
     if not {"potential", "scaling"} & set(options):
-        options["potential"] = potential(*in_order(fit, model, normal))
+        options["potential"] = potential(*in_order(estimate, model, normal))
     with model:
         kwargs["step"] = pm.NUTS(**options, compile_kwargs=compiled)
     return kwargs
 
 
-def in_order(fit: Fit, model: pm.Model, normal: Normal) -> tuple[np.ndarray, np.ndarray]:
+def in_order(estimate: Estimate, model: pm.Model, normal: Normal) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance in the order of the model's own unconstrained variables.
 
     Variables that the fit does not know, missing data, have unit variance.
     """
-    slices = fit._engine.objective.space.slices
+    slices = estimate.target.space.slices
     point = model.initial_point()
     where, mean = [], []
     for variable in model.continuous_value_vars:
@@ -294,29 +297,29 @@ def potential(mean: np.ndarray, covariance: np.ndarray):
 
 
 def completed(
-    fit: Fit, tree: xr.DataTree, seed: int, recover: bool, pointwise: bool, wanted, where: str
+    estimate: Estimate, tree: xr.DataTree, seed: int, recover: bool, pointwise: bool, wanted, where: str
 ) -> xr.DataTree:
     """The draws of the parameters with everything that follows from them, under the names of the user's model."""
     import xarray as xr
 
     from pm_mlem.results import recovery
 
-    tables, model = fit._engine.objective.tables, fit.model
+    structure, model = estimate.target.structure, estimate.target.model
     posterior, groups, left_out = tree["posterior"].to_dataset(), {}, []
     if recover or pointwise:
-        everything, groups, left_out = recovery.extended(fit, posterior, seed, pointwise)
+        everything, groups, left_out = recovery.extended(estimate, posterior, seed, pointwise)
         posterior = everything if recover else posterior
     if not recover:
         groups.pop("latent_posterior", None)
-        known = {*posterior.data_vars, *tables.structure.fixed}
+        known = {*posterior.data_vars, *structure.fixed}
         left_out = [v.name for v in [*model.free_RVs, *model.deterministics] if v.name not in known]
-    names = recovery.in_model_order(fit, [str(n) for n in posterior.data_vars])
+    names = recovery.in_model_order(estimate, [str(n) for n in posterior.data_vars])
     posterior = posterior[[n for n in names if wanted is None or n in wanted]]
-    notes = {"start": where, "fixed": ", ".join(tables.structure.fixed), "left_out": ", ".join(left_out)}
+    notes = {"start": where, "fixed": ", ".join(structure.fixed), "left_out": ", ".join(left_out)}
     groups["posterior"] = posterior.assign_attrs({k: v for k, v in notes.items() if v})
     for name in ("observed_data", "constant_data"):  # those of the marginal model
         if name in tree.children:
             del tree[name]
-    for name, dataset in {**groups, **recovery.data_of(fit)}.items():
+    for name, dataset in {**groups, **recovery.data_of(estimate)}.items():
         tree[name] = xr.DataTree(dataset)
     return tree

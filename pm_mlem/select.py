@@ -101,8 +101,9 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
     """
     import pandas as pd
 
-    from pm_mlem.fit import check_choice, fit
-    from pm_mlem.results.hypothesis_tests import check_same_data
+    from pm_mlem.arguments import check_choice
+    from pm_mlem.fit import fit
+    from pm_mlem.results.pairs import check_same_observations
 
     check_choice(criterion, CRITERIA, "criterion")
     if not callable(build) or not isinstance(grid, Iterable):
@@ -124,7 +125,8 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
         except Exception as error:
             error.add_note(f"This happened in mlem.select at the value {value!r} of the grid.")
             raise
-        check_same_data(fits[values[0]], fits[value], f"the values {values[0]!r} and {value!r} of the grid")
+        first, latest = (fits[v]._estimate for v in (values[0], value))
+        check_same_observations(first, latest, f"the values {values[0]!r} and {value!r} of the grid")
     rows = [[*(getattr(f, c) for c in COLUMNS[:-1]), str(f.status)] for f in fits.values()]
     table = pd.DataFrame(rows, index=pd.Index(values, name="value"), columns=list(COLUMNS))
     candidates = [v for v in values if fits[v].converged] or values

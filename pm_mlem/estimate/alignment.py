@@ -14,16 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
+from pm_mlem.estimate.covariance import standard_errors
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.graph.tables.units import units_of_elements
-from pm_mlem.objective.objective import Objective
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 Axes = tuple[tuple[str | tuple[str, ...], int], ...]
 """Axes of parameters: (name, axis); (names, 0) for numbered parameters, one for each state."""
@@ -83,12 +79,12 @@ class Alignment:
         return changed
 
 
-def align(fit: Fit, draws: Draws, by: str = "responsibilities") -> Alignment:
-    """Match the states of latents at draws of the parameters with those of a fit.
+def align(estimate: Estimate, draws: Draws, by: str = "responsibilities") -> Alignment:
+    """Match the states of latents at draws of the parameters with those of an estimate.
 
     Parameters
     ----------
-    fit : the reference
+    estimate : the reference
     draws : ``{name: array (draws, *shape)}``, constrained values of all free parameters
     by : {"responsibilities", "parameters"}
         States are matched by the observations that they are responsible for, or by squared distances between the
@@ -103,10 +99,10 @@ def align(fit: Fit, draws: Draws, by: str = "responsibilities") -> Alignment:
     .. [1] Papastamoulis, P. *label.switching: an R package for dealing with the label switching problem in MCMC
        outputs*. J. Stat. Softw. 69 (2016). https://doi.org/10.18637/jss.v069.c01
     """
-    matcher = fit._matcher
+    matcher = estimate.kept(Matcher)
     found = matcher.found
     if by == "parameters":
-        likeness, share = [-distances(fit, s, draws) for s in found], spared
+        likeness, share = [-distances(estimate, s, draws) for s in found], spared
     else:
         likeness, share = matcher.confusions(found, draws), agreed
     permutations, margins = [], []
@@ -134,14 +130,15 @@ def states_of(draws: Draws, name: str | tuple[str, ...]) -> np.ndarray:
     return draws[name] if isinstance(name, str) else np.stack([draws[n] for n in name], axis=1)
 
 
-def distances(fit: Fit, symmetry: Symmetry, draws: Draws) -> np.ndarray:
-    """Squared distances between states of the fit and of each draw, ``(draws, states, states)``."""
-    errors, total = fit.standard_errors(), 0.0
+def distances(estimate: Estimate, symmetry: Symmetry, draws: Draws) -> np.ndarray:
+    """Squared distances between states of the estimate and of each draw, ``(draws, states, states)``."""
+    total = 0.0
     for name, axis in symmetry.axes:
         names = (name,) if isinstance(name, str) else name
-        point = np.array([fit.estimates[n].values for n in names])
+        point = np.array([estimate.reported[n] for n in names])
         point, array = (point[0] if isinstance(name, str) else point), states_of(draws, name)
-        spread = np.array([np.nanmean(e**2) for e in (errors[n].values for n in names) if np.any(np.isfinite(e))])
+        errors = [standard_errors(estimate, n) for n in names]
+        spread = np.array([np.nanmean(e**2) for e in errors if np.any(np.isfinite(e))])
         scale = np.mean(spread) if len(spread) and np.mean(spread) > 0 else np.var(array) or 1.0
         others = [d for n, d in symmetry.axes if n == name]
         if len(others) > 1:  # transitions from states to states: by their diagonal
@@ -193,12 +190,11 @@ def numbered(shapes: Mapping[str, tuple[int, ...]], states: int) -> list[tuple[s
 
 
 class Matcher:
-    """Responsibilities of the states of one fit's latents, at any parameters."""
+    """Responsibilities of the states of the latents of one target, at any parameters."""
 
-    def __init__(self, fit: Fit):
-        self.fit = fit
-        self.objective: Objective = fit._engine.objective
-        self.tables = self.objective.tables
+    def __init__(self, estimate: Estimate):
+        self.estimate, self.target = estimate, estimate.target
+        self.tables, self.space = self.target.tables, self.target.space
         self.vectors = [i for i in range(len(self.tables.structure.vectors)) if self.usable(i)]
 
     def usable(self, vector: int) -> bool:
@@ -207,20 +203,6 @@ class Matcher:
         plain = not any(structure.latents[j].cut or structure.latents[j].joined for j in item.latents)
         known = item.name in {p.name for p in self.tables.probes}
         return plain and known and 1 < item.states <= MOST_STATES
-
-    # --- compiled ------------------------------------------------------------------------------------------
-
-    def evaluate(self) -> Callable:
-        """``theta -> (posterior by vector, log-likelihood by unit)``."""
-        readout, data = self.fit._engine.readout, self.objective.data
-        names = [self.tables.structure.vectors[i].name for i in self.vectors]
-
-        @jax.jit
-        def run(theta):
-            posterior, units = readout.posterior_and_units(theta, data)
-            return [posterior[name] for name in names], units
-
-        return run
 
     # --- which axes ----------------------------------------------------------------------------------------
 
@@ -233,10 +215,9 @@ class Matcher:
         if not self.vectors:
             return
         structure = self.tables.structure
-        self.run = self.evaluate()
-        space = self.objective.space
+        space = self.space
         noise = np.random.default_rng(11).normal(scale=0.3, size=space.size)
-        values = space.values(self.fit._optimum.point + noise)
+        values = space.values(self.estimate.point + noise)
         reference = self.at(values)
         covered: set[int] = set()
         for vector in self.vectors:
@@ -256,8 +237,7 @@ class Matcher:
                     break
 
     def at(self, values: Draws) -> tuple[list[np.ndarray], np.ndarray]:
-        posterior, units = self.run([np.asarray(values[n]) for n in self.objective.space.names])
-        return [np.asarray(p) for p in posterior], np.asarray(units)
+        return self.target.posterior(values, tuple(self.tables.structure.vectors[i].name for i in self.vectors))
 
     def moved(self, values: Draws, reference, axes: Axes, states: int) -> set[int]:
         """The vectors whose states are permuted with some axes; none where that is no symmetry of the model."""
@@ -273,10 +253,10 @@ class Matcher:
         single = {name: np.asarray(value)[None] for name, value in values.items()}
         renamed = {name: value[0] for name, value in permuted(single, axes, permutation[None]).items()}
         try:  # within the support, and with the same density of the prior
-            points = [self.objective.space.unconstrain(v) for v in (renamed, values)]
+            points = [self.space.unconstrain(v) for v in (renamed, values)]
         except ValueError:
             return set()
-        if self.fit.estimator == "map" and not same(*map(self.prior, points)):
+        if self.target.estimator == "map" and not same(*map(self.target.log_prior, points)):
             return set()
         posterior, units = self.at(renamed)
         if not same(units, reference[1]):
@@ -289,30 +269,23 @@ class Matcher:
                 return set()
         return result
 
-    @cached_property
-    def log_prior(self) -> Callable:
-        return self.objective.jit_once(self.objective.log_prior)
-
-    def prior(self, u: np.ndarray) -> float:
-        return float(self.log_prior(u, self.objective.data))
-
     # --- which states --------------------------------------------------------------------------------------
 
     def confusions(self, symmetries: Sequence[Symmetry], draws: Draws) -> list[list[np.ndarray]]:
         """For each symmetry and draw how much responsibility states of the fit and of the draw share."""
         if not symmetries:
             return []
-        objective = self.objective
-        weights = np.append(self.fit._weights, 0.0)[units_of_elements(self.tables, np.arange(objective.n_units))]
-        reference, _ = self.at(objective.space.values(self.fit._optimum.point))
+        own = self.target.weights
+        weights = np.append(own, 0.0)[units_of_elements(self.tables, np.arange(len(own)))]
+        reference, _ = self.at(self.space.values(self.estimate.point))
         weighted = {
             v: r * weights[self.tables.structure.vectors[v].elements]
             for v, r in zip(self.vectors, reference, strict=True)
         }
         result: list[list[np.ndarray]] = [[] for _ in symmetries]
         for d in range(len(next(iter(draws.values())))):
-            posterior, _ = self.run([draws[n][d] for n in objective.space.names])
-            own = dict(zip(self.vectors, map(np.asarray, posterior), strict=True))
+            posterior, _ = self.at({n: draws[n][d] for n in self.space.names})
+            own = dict(zip(self.vectors, posterior, strict=True))
             for symmetry, matrices in zip(symmetries, result, strict=True):
                 matrices.append(np.sum([weighted[v] @ own[v].T for v in symmetry.vectors], axis=0))
         return result

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pm_mlem.estimate.labels import Labels, entry_names
+from pm_mlem.estimate.names import AT_MOST, Masks, Names, listed
+from pm_mlem.estimate.target import Target
 from pm_mlem.graph.roles.held import HeldSimplex
 from pm_mlem.inference.covariance import finite_rows
 from pm_mlem.inference.information import Information, observed_information, sparse_directions
@@ -41,10 +42,6 @@ FLATTENED = 1e-2
 """Of its curvature where it came from what a runaway may have left."""
 ALWAYS_FLAT = 1e-9
 """Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
-AT_MOST = 4
-"""Entries that a sentence names."""
-
-Masks = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +95,14 @@ class Diagnosis:
         return f"depends on {listed([*border, *self.away])}, which {have} no standard error"
 
 
-def diagnose(
-    objective: Objective,
-    point: np.ndarray,
-    hessian: np.ndarray | None,
-    derivatives: Callable[[np.ndarray], tuple] | None = None,
-) -> Diagnosis:
+def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> Diagnosis:
     """Look for boundaries, runaways and flat directions.
 
     Parameters
     ----------
     hessian : second derivatives of the objective at the point; None: only probabilities at 0 or 1 are noticed
-    derivatives : point -> (value, gradient, Hessian) of the objective
     """
+    objective, derivatives = target.objective, target.curvature
     names, space = Names(objective), objective.space
     matrix = None if hessian is None else -0.5 * (hessian + hessian.T)
     at_border = border_masks(objective, point, matrix)
@@ -118,7 +110,7 @@ def diagnose(
     bounded, directions = [j for j in far if names.bounded(j)], np.zeros((space.size, 0))
     before = None
     if matrix is not None and np.any(np.abs(point - space.initial) > FAR):
-        before = None if derivatives is None else -np.asarray(derivatives(space.initial)[2])
+        before = -derivatives(space.initial)[2]
         unbounded = np.array([not names.bounded(j) for j in range(space.size)])
         directions = runaway_directions(point - space.initial, matrix, before, unbounded)
     away = [int(j) for j in np.flatnonzero(np.any(directions != 0, axis=1))]
@@ -160,76 +152,6 @@ def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) 
     """Write a reason to the entries of a variable."""
     for i in np.flatnonzero(mask):
         reasons[name][i] = text
-
-
-# --- names ------------------------------------------------------------------------------------------------
-
-
-class Names:
-    """Names of the entries of the unconstrained vector; the variable's where entries do not correspond."""
-
-    def __init__(self, objective: Objective):
-        space, structure = objective.space, objective.tables.structure
-        self.space = space
-        labels = Labels(structure.dims, structure.coords)
-        self.scales = {p.name: p.scale for p in structure.free}
-        self.known = {n: entry_names(labels.array(n, np.zeros(space.shapes[n]))) for n in space.names}
-        self.entries: list[str] = []
-        for name in space.names:
-            size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
-            own = np.array(self.known[name])[space.is_free(name).ravel()].tolist()
-            self.entries += own if self.entrywise(name) else [name] * size
-
-    def entrywise(self, name: str) -> bool:
-        """Whether each coordinate of a variable stands for one of its free entries."""
-        size = int(np.prod(self.space.unconstrained_shapes[name], dtype=np.int64))
-        return np.count_nonzero(self.space.is_free(name)) == size
-
-    def of(self, j: int) -> str:
-        return self.entries[j]
-
-    def unique(self, coordinates: Sequence[int]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.of(j) for j in coordinates))
-
-    def bounded(self, j: int) -> bool:
-        return bool(self.scales[self.variable(j)])
-
-    def variable(self, j: int) -> str:
-        return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
-
-    def mask(self, j: int) -> np.ndarray:
-        """The entry that a coordinate stands for; all free ones where entries do not correspond."""
-        name = self.variable(j)
-        free = self.space.is_free(name)
-        if not self.entrywise(name):
-            return free
-        chosen = np.zeros(free.shape, dtype=bool)
-        chosen.flat[np.flatnonzero(free)[j - self.space.slices[name].start]] = True
-        return chosen
-
-    def held_by(self, j: int, masks: Masks) -> bool:
-        """Whether entries that are on the boundary anyway make this coordinate run away."""
-        name = self.variable(j)
-        return name in masks and bool(np.any(masks[name] & self.mask(j)))
-
-    def with_value(self, j: int, point: np.ndarray) -> str:
-        """The entry and its value, ``tau = 0``; only the name where entries do not correspond."""
-        name = self.variable(j)
-        if not self.entrywise(name):
-            return self.of(j)
-        return f"{self.of(j)} = {self.space.values(point)[name][self.mask(j)].item():.2g}"
-
-    def side(self, j: int, point: np.ndarray) -> str:
-        """Where a coordinate with bounds has run to."""
-        if self.scales[self.variable(j)] == "log":
-            return "a value of 0" if point[j] < self.space.initial[j] else "it grows to infinity"
-        return "a bound of its support"
-
-
-def listed(entries: Sequence[str] | Mapping[str, None]) -> str:
-    entries = list(entries)
-    more = f" and {len(entries) - AT_MOST} more" if len(entries) > AT_MOST else ""
-    return ", ".join(entries[:AT_MOST]) + more
 
 
 # --- boundaries and runaways ------------------------------------------------------------------------------
@@ -378,7 +300,7 @@ def drained(names: Names, matrix: np.ndarray, away: Sequence[int], before: np.nd
 
 
 def flat_directions(
-    names: Names, point: np.ndarray, information: Information, derivatives: Callable | None
+    names: Names, point: np.ndarray, information: Information, derivatives: Callable
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sentences about what is not identified, one for each flat direction, with as few parameters as possible."""
     flat = information.null.shape[1]
@@ -388,7 +310,7 @@ def flat_directions(
     size = np.where(size > 1e-8 * np.max(size, initial=0.0), size, 1.0)
     for direction in sparse_directions(information.null, size):
         parts = changes(names, point, direction)
-        straight = derivatives is not None and is_straight(derivatives, point, direction)
+        straight = is_straight(derivatives, point, direction)
         yield tuple(parts), flat_sentence(parts, straight)
 
 

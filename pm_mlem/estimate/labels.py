@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from pm_mlem.graph.roles import held
+from pm_mlem.graph.roles.structure import Latent
+from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.units import UnitGroup
 
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
+LARGE = 100
+"""A Deterministic with more entries than this is not a row of a table."""
 
 
 class Labels:
@@ -73,10 +74,17 @@ def unknown(name: str, known: Sequence[str], argument: str) -> str:
     return f"{argument}: the fit has no '{name}'.{guess} It has {listed}."
 
 
-def left_out(fit: Fit, name: str) -> str:
+def left_out(tables: ModelTables, name: str) -> str:
     """A sentence about a Deterministic that cannot be reported; empty for all other names."""
-    skipped = fit._engine.objective.tables.skipped
-    return f" The Deterministic '{name}' is left out: {skipped[name]}" if name in skipped else ""
+    return f" The Deterministic '{name}' is left out: {tables.skipped[name]}" if name in tables.skipped else ""
+
+
+def state_labels(latent: Latent, labels: Labels) -> np.ndarray:
+    """The labels of the dimension of a latent's probabilities; its states where that has none."""
+    states = np.arange(latent.lower, latent.lower + latent.states)
+    if latent.states_dim is None or labels.coords.get(latent.states_dim) is None:
+        return states
+    return labels.coord(latent.states_dim, latent.states)
 
 
 def entry_names(array: xr.DataArray) -> list[str]:

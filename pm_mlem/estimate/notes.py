@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from pm_mlem.estimate.diagnosis import FAR, FLAT, Diagnosis, Names, listed
+from pm_mlem.estimate.diagnosis import FAR, FLAT, Diagnosis
 from pm_mlem.estimate.labels import Labels, entry_names
+from pm_mlem.estimate.names import Names, listed
+from pm_mlem.estimate.target import Target
+from pm_mlem.inference.information import Information
 from pm_mlem.objective.m_step import MStepPlan, on_floor
 from pm_mlem.objective.m_step.blocks import CholeskyBlock
 from pm_mlem.objective.m_step.restraint import ScaleBlock
-from pm_mlem.objective.objective import Objective
 from pm_mlem.optimize.em import VARIANTS
 from pm_mlem.optimize.newton import Newton
 from pm_mlem.optimize.problem import Optimum
-
-if TYPE_CHECKING:
-    from pm_mlem.inference.information import Information
-    from pm_mlem.objective.engine import Engine
 
 RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further unit."""
@@ -56,9 +53,9 @@ def optimum_notes(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"The data do not determine {listed(entries)}: {sentences}{more}."
 
 
-def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> Iterator[str]:
+def restraint_notes(target: Target, plan: MStepPlan, optimum: Optimum) -> Iterator[str]:
     """What keeping scales away from 0 did to the estimates."""
-    structure, point = objective.tables.structure, optimum.point
+    objective, structure, point = target.objective, target.structure, optimum.point
     labels = Labels(structure.dims, structure.coords)
     floors = {b.name: b.hold.floor for b in plan.closed if isinstance(b, ScaleBlock) and b.hold is not None}
     useless = "there are no standard errors"
@@ -79,11 +76,11 @@ def restraint_notes(objective: Objective, plan: MStepPlan, optimum: Optimum) -> 
         )
 
 
-def kink_notes(objective: Objective, optimum: Optimum) -> Iterator[str]:
+def kink_notes(target: Target, optimum: Optimum) -> Iterator[str]:
     """What follows from a log-likelihood that is not smooth."""
-    if not objective.kinks.terms:
+    if not target.objective.kinks.terms:
         return
-    where = listed(objective.kinks.terms)
+    where = listed(target.objective.kinks.terms)
     yield (
         f"The log-likelihood has kinks (absolute values in {where}, as in a Laplace distribution): its curvature says "
         "nothing about errors, and the outer product of the scores takes its place in standard errors."
@@ -92,7 +89,7 @@ def kink_notes(objective: Objective, optimum: Optimum) -> Iterator[str]:
         yield "Newton's method is made for smooth functions: use method='auto' or 'lbfgs'."
 
 
-def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
+def no_maximum(target: Target, optimum: Optimum, information: Information, gradient: np.ndarray) -> str:
     """Why the curvature at estimates says nothing about their errors: they are no maximum, or not meant to be one.
 
     Empty where they are one after all, or as good as one.
@@ -101,7 +98,7 @@ def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradi
     ----------
     information, gradient : curvature and derivatives of the objective at the estimates, the penalty included
     """
-    objective = engine.objective
+    objective, engine = target.objective, target.engine
     last = optimum.legs[-1][0] if optimum.legs else ""
     if engine.plan is None and last not in VARIANTS.values() and optimum.converged:
         return ""
@@ -119,7 +116,7 @@ def no_maximum(engine: Engine, optimum: Optimum, information: Information, gradi
     return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 
-def without_bound(objective: Objective, value: Callable[[np.ndarray], float], optimum: Optimum) -> str:
+def without_bound(target: Target, optimum: Optimum) -> str:
     """Why an optimum is none: a bounded parameter far out, and the objective rising with it.
 
     At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
@@ -129,16 +126,16 @@ def without_bound(objective: Objective, value: Callable[[np.ndarray], float], op
     """
     if not optimum.converged and not optimum.gain > FLAT:
         return ""
-    names, point = Names(objective), optimum.point
-    moved = point - objective.space.initial
+    names, point = Names(target.objective), optimum.point
+    moved = point - target.space.initial
     for j in np.flatnonzero(np.abs(moved) > FAR):
         if not names.bounded(int(j)):
             continue
         other = point.copy()
         other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
-        change = value(other) - optimum.value
+        change = target.value(other) - optimum.value
         if (change if optimum.converged else -change) >= RISES:
             vanishes = names.scales[names.variable(int(j))] == "log" and moved[j] < np.log(SMALL)
-            perfect = " (a perfect fit?)" if vanishes and not objective.tables.structure.latents else ""
+            perfect = " (a perfect fit?)" if vanishes and not target.structure.components else ""
             return f"the objective grows without bound with {names.with_value(int(j), point)}{perfect}"
     return ""

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pm_mlem.estimate.refits import replaceable
+from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.estimate.labels import state_labels
+from pm_mlem.estimate.target import Target
 from pm_mlem.graph.tables.units import data_entries, unit_groups, units_of_elements
-from pm_mlem.objective.objective import Objective
-from pm_mlem.objective.readout import Readout, build_readout
-from pm_mlem.results.latents import state_labels
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 MOST_COLUMNS = 12
 """Columns of an observed matrix that are looked at one by one."""
@@ -101,8 +96,8 @@ class ObservedDensity:
         return np.broadcast_to(self._shares, shape)
 
 
-def observed_density(fit: Fit, name: str | None = None, latent: str | None = None) -> ObservedDensity:
-    """The density of an observed variable of a fit.
+def observed_density(estimate: Estimate, name: str | None = None, latent: str | None = None) -> ObservedDensity:
+    """The density of an observed variable at an estimate.
 
     Where every row is an independent unit it is the density of a row, latents summed out, and the parts are those with
     one state of a latent each. Where rows share latents (chains, groups) the parts are the rows' densities given the
@@ -114,19 +109,18 @@ def observed_density(fit: Fit, name: str | None = None, latent: str | None = Non
         There is no such variable or latent, rows depend on each other or have more than two dimensions, or the data
         cannot be replaced in the compiled model.
     """
-    name = named(fit, name)
+    name = named(estimate.target.structure.observed, name)
     try:
-        objective = replaceable(fit)
+        target = estimate.target.replaceable(estimate.point)
     except ValueError as error:
         raise ValueError(f"The density of '{name}' cannot be evaluated at other values: {error}") from error
-    if name not in objective.tables.structure.inputs:
+    if name not in target.structure.inputs:
         raise ValueError(f"The density of '{name}' cannot be evaluated at other values: it is not an input.")
-    return Reader(fit, objective, name).read(latent)
+    return Reader(estimate, target, name).read(latent)
 
 
-def named(fit: Fit, name: str | None) -> str:
+def named(known: Sequence[str], name: str | None) -> str:
     """An observed variable that there is; masked data go by their own name too."""
-    known = fit._engine.objective.tables.structure.observed
     if name is None:
         if not known:
             raise ValueError("The model has no observed variable with a density, only Potentials.")
@@ -140,14 +134,13 @@ def named(fit: Fit, name: str | None) -> str:
 class Reader:
     """Finds out how the density of one variable can be read off the compiled model."""
 
-    def __init__(self, fit: Fit, objective: Objective, name: str):
-        self.fit, self.objective, self.name = fit, objective, name
-        self.tables = objective.tables
-        self.readout: Readout = build_readout(objective)
+    def __init__(self, estimate: Estimate, target: Target, name: str):
+        self.estimate, self.target, self.objective, self.name = estimate, target, target.objective, name
+        self.tables, self.readout = target.tables, target.readout
         self.position = list(self.tables.structure.inputs).index(name)
         self.values = np.asarray(self.tables.structure.inputs[name][1])
         self.terms = [i for i, d in enumerate(self.tables.densities) if d.term.members == (name,)]
-        self.theta = objective.space.constrain(fit._optimum.point)
+        self.theta = target.space.constrain(estimate.point)
         if not self.terms or self.values.size == 1:
             raise ValueError(
                 f"'{name}' is a single number (one of many variables of a python loop, say); write the model with one "
@@ -179,7 +172,7 @@ class Reader:
         route = self.by_unit if by_unit else self.by_state
         density, shares, chosen, states = route(latent, unit, (count, columns), pair)
         self.check_independent(density, flat)
-        weights = self.fit._weights[unit[:, 0]]
+        weights = self.estimate.target.weights[unit[:, 0]]
         if not weights.sum() > 0:
             weights = np.ones(count)
         return ObservedDensity(
@@ -196,7 +189,7 @@ class Reader:
         return any(g.observed == (self.name,) and not g.potentials for g in unit_groups(self.tables))
 
     def data(self, values) -> tuple:
-        data = list(self.objective.data)
+        data = list(self.target.data)
         symbol = self.tables.structure.inputs[self.name][0]
         data[self.position] = jnp.asarray(values, dtype=symbol.type.dtype).reshape(symbol.type.shape)
         return tuple(data)
@@ -248,7 +241,7 @@ class Reader:
         vector, inverse = self.vector_at(address)
         names = [self.tables.structure.latents[i].name for i in vector.latents]
         known = [n for n in names if n in self.readout.latent_names]
-        posterior, _ = self.readout.posterior_and_units(self.theta, self.objective.data)
+        posterior, _ = self.readout.posterior_and_units(self.theta, self.target.data)
         shares = np.asarray(posterior[vector.name])[:, inverse]
         chosen = self.choice(latent, known[:1] if latent is None else known)
         return self.compiled(density), shares, chosen, self.labels(chosen)
@@ -280,7 +273,7 @@ class Reader:
         if chosen is None:
             return ()
         item = next(v for v in self.tables.structure.latents if v.name == chosen)
-        return tuple(state_labels(item, self.fit._labels).tolist())
+        return tuple(state_labels(item, self.estimate.labels).tolist())
 
     def compiled(self, density: Callable) -> Callable:
         run = jax.jit(density)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.inference.normal import Normal, normal_at
-from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.log_posterior import LogPosterior
 from pm_mlem.optimize.loop import run
 from pm_mlem.optimize.newton import Newton
 from pm_mlem.optimize.problem import Problem, Status
-from pm_mlem.results.hypothesis_tests import check_data
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 STEPS = 50
 """Newton steps from the fit to the mode."""
@@ -29,39 +24,44 @@ class PosteriorMode:
     Attributes
     ----------
     density : its log-density
+    data : that it is evaluated for
     normal : the normal distribution it resembles there (unconstrained space)
     reason : why the mean of that is no mode; empty where it is one
     """
 
     density: LogPosterior
+    data: tuple
     normal: Normal
     reason: str
 
+    def log_density(self, points: np.ndarray) -> np.ndarray:
+        """Exact log-densities, not normalized, at points ``(n, p)``."""
+        return self.density.on(points)
 
-def check_posterior(fit: Fit) -> None:
+
+def check_posterior(estimate: Estimate) -> None:
     """Refuse fits without a posterior of their own.
 
     Raises
     ------
     ValueError
-        Observation weights, or data that were replaced after the fit.
+        Observation weights.
     """
-    check_data(fit)
-    if np.any(fit._weights != 1.0):
+    if np.any(estimate.target.weights != 1.0):
         raise ValueError(
             "The fit has weights=, and a posterior has none: fit the model without weights=, repeat the rows in the "
             "data, or write the weighted log-likelihood as a pm.Potential."
         )
 
 
-def posterior_mode(fit: Fit) -> PosteriorMode:
-    """Newton steps from the fit to a mode of the posterior density of the unconstrained parameters.
+def posterior_mode(estimate: Estimate) -> PosteriorMode:
+    """Newton steps from an estimate to a mode of the posterior density of the unconstrained parameters.
 
-    Where they lead to none, the fit's own point is taken. Estimates on the boundary of their support or on their way
-    to infinity start at the model's initial point.
+    Kept with ``estimate.kept(posterior_mode)``. Where the steps lead to no mode, the estimate's own point is taken.
+    Estimates on the boundary of their support or on their way to infinity start at the model's initial point.
     """
-    engine = engine_for(fit.model, "map", **fit._engine.arguments)
-    density, data = LogPosterior(engine.objective), engine.objective.data
+    target = estimate.target.sibling("map")
+    density, data = LogPosterior(target.objective), target.data
 
     def value_and_gradient(u):
         value, gradient = density.value_and_gradient(u, data)
@@ -74,10 +74,10 @@ def posterior_mode(fit: Fit) -> PosteriorMode:
     def climb(start):
         return run(Newton(max_iterations=STEPS), Problem(value_and_gradient, derivatives), start)
 
-    start, reason = inside(fit), ""
+    start, reason = inside(estimate), ""
     found = climb(start)
     if found.status is Status.NOT_FINITE:
-        start, reason = engine.objective.space.initial, "the posterior density is not finite at the fit"
+        start, reason = target.space.initial, "the posterior density is not finite at the fit"
         found = climb(start)
     if not found.converged:
         reason = reason or (
@@ -89,13 +89,13 @@ def posterior_mode(fit: Fit) -> PosteriorMode:
     normal = normal_at(point, np.where(np.isfinite(hessian), hessian, 0.0))
     if not reason and normal.flat.shape[1]:
         reason = f"the posterior density is flat in {normal.flat.shape[1]} direction(s)"
-    return PosteriorMode(density, normal, reason)
+    return PosteriorMode(density, data, normal, reason)
 
 
-def inside(fit: Fit) -> np.ndarray:
-    """The fit in the unconstrained space, moved to the initial point in directions that lead to a boundary."""
-    point, initial = fit._optimum.point, fit._engine.objective.space.initial
-    if fit.status is Status.DEGENERATE or not np.all(np.isfinite(point)):
+def inside(estimate: Estimate) -> np.ndarray:
+    """The estimate in the unconstrained space, moved to the initial point in directions that lead to a boundary."""
+    point, initial = estimate.point, estimate.target.space.initial
+    if estimate.status is Status.DEGENERATE or not np.all(np.isfinite(point)):
         return np.array(initial)
-    held = fit._information.held
+    held = estimate.information.held
     return point + held @ (held.T @ (initial - point))

@@ -1,28 +1,21 @@
-"""Profiles of a fit's objective: which scale, which functions, and labels for what comes back."""
+"""Profiles of an estimate's objective: on which scale, and which functions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import chi2
 
 from pm_mlem.errors import LocalOptimaWarning
-from pm_mlem.estimate.labels import entry_names, left_out, unknown
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.inference.covariance import changing
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.profile import HIGHER, Derivatives, End, Peak, Profile, find_peak
 from pm_mlem.objective.collapse import Guard
 from pm_mlem.optimize.problem import Status
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from pm_mlem.results.fit import Fit
 
 REACH = 50.0
 """How far transformed scales are searched: probabilities and scales out there are at the end of their support."""
@@ -57,7 +50,7 @@ class Entry:
 
 
 class Profiles:
-    """The profiles of a fit.
+    """The profiles of an estimate.
 
     Raises
     ------
@@ -65,24 +58,18 @@ class Profiles:
         The fit is not at a maximum.
     """
 
-    def __init__(self, fit: Fit):
-        fit._engine.verify("derivatives")
-        self.fit, self.space = fit, fit._engine.objective.space
+    def __init__(self, estimate: Estimate):
+        self.estimate, self.target, self.space = estimate, estimate.target, estimate.target.space
         self.peak = self.checked_peak()
         self.higher: list[tuple[Entry, End, float]] = []
         """Entries whose profile is higher than the fit, where, and by how much."""
         self.notes: dict[str, str] = {}
 
-    def objective(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        of = self.fit._engine.objective
-        value, gradient, hessian = of.derivatives(u, self.fit._weights, of.data)
-        return float(value), np.asarray(gradient), np.asarray(hessian)
-
     def checked_peak(self) -> Peak:
-        if self.fit.status is Status.DEGENERATE:
+        if self.estimate.status is Status.DEGENERATE:
             raise ValueError("The fit has no profile: the objective has no maximum here, see its message.")
-        peak = find_peak(self.objective, self.fit._optimum.point)
-        gained = peak.value - self.fit._optimum.value
+        peak = find_peak(self.target.derivatives, self.estimate.optimum.point)
+        gained = peak.value - self.estimate.optimum.value
         if gained > HIGHER:
             raise ValueError(
                 f"The fit is not at a maximum of what its profile is made of: a few Newton steps gain {gained:.3g}. "
@@ -90,9 +77,9 @@ class Profiles:
             )
         return peak
 
-    def without(self, name: str) -> str:
+    def why_none(self, name: str) -> str:
         """Why no entry of a variable has a profile; empty if they may have."""
-        readout = self.fit._engine.readout
+        readout = self.target.readout
         if name not in readout.names:
             return "it is held"
         return "it depends on a latent" if name in readout.of_latents else ""
@@ -103,10 +90,10 @@ class Profiles:
         """What is needed for the profile of an entry, or why there is none."""
         if name in self.space.names and not self.space.is_free(name)[index]:
             return "it is held"
-        estimate = float(self.fit._report[0][name][index])
+        estimate = float(self.estimate.values[name][index])
         if not np.isfinite(estimate):
             return "its estimate is not finite"
-        row = np.asarray(self.fit._jacobians[name][index])
+        row = np.asarray(self.estimate.jacobians[name][index])
         if name in self.space.names:
             if self.is_simplex(name):
                 return self.probability(name, index, label, estimate)
@@ -116,11 +103,11 @@ class Profiles:
             if len(own) == free and set(moved) <= {self.own_coordinate(name, index)}:
                 return self.coordinate(name, index, label, estimate)
         entry = self.natural_scale(name, index, label, estimate)
-        away = self.fit._information.away
+        away = self.estimate.information.away
         return self.log_scale(entry) if np.any(changing(row[None], away)) and self.stays_positive(entry) else entry
 
     def is_simplex(self, name: str) -> bool:
-        structure = self.fit._engine.objective.tables.structure
+        structure = self.target.structure
         return next(p.scale for p in structure.free if p.name == name) == "simplex"
 
     def own_coordinate(self, name: str, index: tuple[int, ...]) -> int:
@@ -148,14 +135,13 @@ class Profiles:
             values[index] = value
             return float(space.unconstrain({name: values}, "points")[j])
 
-        structure = self.fit._engine.objective.tables.structure
+        structure = self.target.structure
         bounded = next(p.scale for p in structure.free if p.name == name) != ""
         reach = (min(u[j], 0.0) - REACH, max(u[j], 0.0) + REACH) if bounded else (-np.inf, np.inf)
         return Entry(name, index, label, estimate, lambda v: (v[j], unit, nothing), natural, scaled, reach)
 
     def probability(self, name: str, index: tuple[int, ...], label: str, estimate: float) -> Entry:
         """An entry of a row of probabilities: its log-odds within what the free entries of the row share."""
-        readout, data = self.fit._engine.readout, self.fit._engine.objective.data
         free, value = self.space.is_free(name), self.space.values(self.peak.point)[name]
         top, rest = np.zeros(free.shape), np.zeros(free.shape)
         top[index] = 1.0
@@ -163,8 +149,7 @@ class Profiles:
         rest[index] = 0.0
         share = float(np.sum((top + rest) * value))
 
-        def estimand(u):
-            return as_numbers(readout.log_odds_derivatives(name, u, top, rest, data))
+        estimand = self.target.log_odds(name, top, rest)
 
         def scaled(v: float) -> float:
             if not 0 < v < share:
@@ -177,14 +162,9 @@ class Profiles:
 
     def natural_scale(self, name: str, index: tuple[int, ...], label: str, estimate: float) -> Entry:
         """Any other number, as it is."""
-        readout, data = self.fit._engine.readout, self.fit._engine.objective.data
-        shape = self.fit._report[0][name].shape
+        shape = self.estimate.values[name].shape
         position = int(np.ravel_multi_index(index, shape)) if index else 0
-
-        def estimand(u):
-            return as_numbers(readout.entry_derivatives(name, u, position, data))
-
-        return Entry(name, index, label, estimate, estimand, float, float)
+        return Entry(name, index, label, estimate, self.target.entry(name, position), float, float)
 
     def stays_positive(self, entry: Entry) -> bool:
         """Whether a number is positive at the estimates, at the initial point, and as far on its other side."""
@@ -212,7 +192,7 @@ class Profiles:
     # --- intervals and curves ------------------------------------------------------------------------------
 
     def profile(self, entry: Entry) -> Profile:
-        return Profile(self.objective, entry.estimand, self.peak, entry.reach)
+        return Profile(self.target.derivatives, entry.estimand, self.peak, entry.reach)
 
     def ends(self, entry: Entry, profile: Profile, level: float) -> tuple[float, float]:
         """Ends of an interval on the scale of the entry; notes are kept."""
@@ -226,11 +206,11 @@ class Profiles:
 
     def note(self, entry: Entry, end: End) -> None:
         if end.kind == "higher":
-            collapse = Guard(self.fit._engine.inspector, self.fit._weights).collapse(end.point)
+            collapse = Guard(self.target.engine.inspector, self.target.weights).collapse(end.point)
             if collapse:
                 self.notes[entry.label] = f"the profile leads to where the likelihood has no bound ({collapse})"
             else:
-                self.higher.append((entry, end, self.objective(end.point)[0] - self.peak.value))
+                self.higher.append((entry, end, self.target.derivatives(end.point)[0] - self.peak.value))
                 self.notes[entry.label] = "the profile rises above the fit"
         elif end.kind == "limit":
             self.notes[entry.label] = f"the profile ends at {entry.natural(end.at):.4g}"
@@ -295,118 +275,8 @@ class Profiles:
         }  # fmt: skip
 
 
-def as_numbers(derivatives) -> tuple[float, np.ndarray, np.ndarray]:
-    value, gradient, hessian = derivatives
-    return float(value), np.asarray(gradient), np.asarray(hessian)
-
-
 def in_order(entry: Entry, ends: tuple[float, float]) -> tuple[float, float]:
     """Ends of an interval in the user's space, the lower one first (some transforms fall)."""
     low, high = (np.nan if np.isnan(c) else entry.natural(c) for c in ends)
     rising = entry.natural(1.0) >= entry.natural(0.0)
     return (low, high) if rising else (high, low)
-
-
-def find(fit: Fit, var: str) -> tuple[str, tuple[int, ...] | None]:
-    """The variable that is meant, and the position if it is an entry.
-
-    Raises
-    ------
-    ValueError
-        There is none of that name.
-    """
-    known = [str(n) for n in fit.estimates.data_vars]
-    if var in known:
-        return var, () if fit.estimates[var].ndim == 0 else None
-    owner = max((n for n in known if var.startswith(f"{n}[")), key=len, default=None)
-    entries = [] if owner is None else entry_names(fit.estimates[owner])
-    if var in entries:
-        return str(owner), tuple(map(int, np.unravel_index(entries.index(var), fit.estimates[owner].shape)))
-    raise ValueError(unknown(var, entries or known, "var") + left_out(fit, var))
-
-
-def profile_intervals(fit: Fit, level: float, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Profile intervals of all entries of variables, by name, and remarks by entry."""
-    check_level(level)
-    profiles = Profiles(fit)
-    values = {}
-    for name in names:
-        array = fit.estimates[name]
-        bounds = values[name] = np.full((*array.shape, 2), np.nan)
-        reason = profiles.without(name)
-        if reason:
-            profiles.notes[name] = reason
-            continue
-        for index, label in zip(np.ndindex(*array.shape), entry_names(array), strict=True):
-            entry = profiles.entry(name, index, label)
-            if isinstance(entry, str):
-                profiles.notes[label] = entry
-            else:
-                bounds[index] = profiles.interval(entry, level)
-    profiles.warn(stacklevel=4)
-    return values, profiles.notes
-
-
-def profile_curves(fit: Fit, var: str, level: float, points: int | Sequence[float]) -> xr.Dataset:
-    """The profile of a variable or of one of its entries, labelled."""
-    import xarray as xr
-
-    check_level(level)
-    grid = check_points(points)
-    name, only = find(fit, var)
-    array = fit.estimates[name]
-    count = grid if isinstance(grid, int) else len(grid)
-    blank = np.full((*array.shape, count), np.nan)
-    curves = {k: blank.copy() for k in ("value", "objective", "zeta", "wald")}
-    curves["interval"] = np.full((*array.shape, 2), np.nan)
-    profiles = Profiles(fit)
-    reason = profiles.without(name)
-    if reason:
-        raise ValueError(f"'{var}' has no profile: {reason}.")
-    for index, label in zip(np.ndindex(*array.shape), entry_names(array), strict=True):
-        if only is not None and index != only:
-            continue
-        entry = profiles.entry(name, index, label)
-        if isinstance(entry, str):
-            if only is not None:
-                raise ValueError(f"'{label}' has no profile: {entry}.")
-            profiles.notes[label] = entry
-            continue
-        for key, values in profiles.curve(entry, level, grid).items():
-            curves[key][index] = values
-    profiles.warn(stacklevel=3)
-    kind = objective_name(fit)
-    extra = {"interval": {"ci_bound": ["lower", "upper"]}}
-    arrays = {
-        {"objective": kind}.get(k, k): fit._labels.array(name, v, extra.get(k, {"point": np.arange(count)})).rename(
-            None
-        )
-        for k, v in curves.items()
-    }
-    dataset = xr.Dataset({**arrays, "estimate": array}, attrs={
-        "variable": var, "level": level, "estimator": fit.estimator, "maximum": profiles.peak.value,
-        **remarks(profiles.notes),
-    })  # fmt: skip
-    return dataset if only is None else dataset.isel(dict(zip(array.dims, only, strict=True)))
-
-
-def objective_name(fit: Fit) -> str:
-    """What the profile is one of."""
-    return {"mle": "log_likelihood", "map": "log_posterior"}[fit.estimator]
-
-
-def remarks(notes: dict[str, str]) -> dict[str, str]:
-    """Notes by entry as an attribute, if there are any."""
-    return {"notes": "; ".join(f"{label}: {note}" for label, note in notes.items())} if notes else {}
-
-
-def check_points(points) -> int | np.ndarray:
-    """The number of points, or the values of the user."""
-    if isinstance(points, int | np.integer):
-        if points < 3:
-            raise ValueError(f"points={points} must be at least 3.")
-        return int(points)
-    values = np.asarray(points, dtype=float)
-    if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
-        raise ValueError("points must be a number of points, or finite values in one dimension.")
-    return values

@@ -1,25 +1,23 @@
-"""Refits of one model from a fit's optimum: to other weights, or to other data."""
+"""Refits of one model from an estimate: to other weights, or to other data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pm_mlem.estimate.diagnosis import Names, runaway_directions
+from pm_mlem.estimate.diagnosis import runaway_directions
+from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.estimate.names import Names
 from pm_mlem.estimate.simulate import simulator
+from pm_mlem.estimate.target import Target
 from pm_mlem.objective.collapse import Guard
-from pm_mlem.objective.compiled_refit import refitting, whitening
-from pm_mlem.objective.engine import engine_for
-from pm_mlem.objective.objective import Objective
-from pm_mlem.optimize import EM, LBFGS, EMMaps, Newton, Problem
+from pm_mlem.objective.compiled_refit import whitening
+from pm_mlem.optimize import EM, LBFGS, Newton
 from pm_mlem.optimize.loop import run
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 COMPILED = 200
 """Parameters up to which replicates are refitted by one compiled function."""
@@ -28,8 +26,6 @@ HESSIANS = 300
 EM_ITERATIONS = 100
 OUTLYING = 4.0
 """Standard errors from the fit beyond which an estimate is asked whether it is on its way to infinity."""
-
-Data = Sequence[Any]
 
 
 class Replicate(NamedTuple):
@@ -41,99 +37,79 @@ class Replicate(NamedTuple):
 
 
 class Refitter:
-    """Refits an objective from the fit's optimum: compiled where that works, by the ordinary optimizer elsewhere.
+    """Refits from an estimate: compiled where that works, by the ordinary optimizer elsewhere.
 
     Parameters
     ----------
-    fit : where refits start
-    objective : what is maximised; that of the fit, or one whose data can be replaced
+    estimate : where refits start
+    target : what is refitted, with other weights or data each time; that of the estimate, or one whose data can be
+        replaced
     """
 
-    def __init__(self, fit: Fit, objective: Objective):
-        self.fit, self.objective, self.start = fit, objective, fit._optimum.point
-        self.own = objective is fit._engine.objective
+    def __init__(self, estimate: Estimate, target: Target):
+        self.estimate, self.target = estimate, target
+        self.own = target.engine is estimate.target.engine
 
     @cached_property
     def transform(self) -> np.ndarray:
-        return whitening(self.fit._information.matrix)
+        return whitening(self.estimate.information.matrix)
 
-    @cached_property
-    def compiled(self) -> Callable:
-        return refitting(self.objective)
-
-    def __call__(self, weights: np.ndarray, data: Data) -> Replicate:
-        found = None
-        if self.objective.backend == "jax" and self.objective.space.size <= COMPILED:
-            point, value, converged, _ = self.compiled(self.start, self.transform, weights, data)
-            found = Replicate(np.asarray(point), float(value), bool(converged))
+    def __call__(self, target: Target, start: np.ndarray | None = None) -> Replicate:
+        """Refit the target with what is put into it, from the estimate or from another point."""
+        start, found = self.estimate.point if start is None else start, None
+        if target.objective.backend == "jax" and target.space.size <= COMPILED:
+            found = Replicate(*target.refit(start, self.transform))
         if found is None or not found.converged:
-            found = self.ordinary(weights, data)
-        none = found.converged and (self.collapsed(found.point, weights) or self.away(found.point, weights, data))
+            found = self.ordinary(target, start)
+        none = found.converged and (self.collapsed(found.point, target) or self.away(found.point, target, start))
         return found._replace(converged=False) if none else found
 
-    def collapsed(self, point: np.ndarray, weights: np.ndarray) -> bool:
+    def collapsed(self, point: np.ndarray, target: Target) -> bool:
         """Whether a state of a latent has run into a singularity of the likelihood."""
-        if not self.own or not self.objective.tables.structure.latents:
+        if not self.own or not target.structure.components:
             return False
-        return bool(Guard(self.fit._engine.inspector, weights).collapse(point))
+        return bool(Guard(target.engine.inspector, target.weights).collapse(point))
 
     @cached_property
     def errors(self) -> np.ndarray:
-        """Standard errors of the fit's unconstrained parameters; 0 for those that cannot run away in a replicate."""
-        names = Names(self.objective)
-        unbounded = np.array([not names.bounded(j) for j in range(self.objective.space.size)])
-        return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.fit._information.inverse), 0.0)), 0.0)
+        """Standard errors of the unconstrained estimates; 0 for those that cannot run away in a replicate."""
+        names = Names(self.target.objective)
+        unbounded = np.array([not names.bounded(j) for j in range(self.target.space.size)])
+        return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.estimate.information.inverse), 0.0)), 0.0)
 
-    def away(self, point: np.ndarray, weights: np.ndarray, data: Data) -> bool:
+    def away(self, point: np.ndarray, target: Target, start: np.ndarray) -> bool:
         """Whether coefficients are on their way to infinity: the replicate's outcomes are separated, the fit's are not.
 
         Only points far from the fit are looked at, up to ``HESSIANS`` parameters.
         """
-        moved, known = point - self.start, self.errors > 0
+        moved, known = point - start, self.errors > 0
         if len(point) > HESSIANS or not np.any(np.abs(moved[known]) > OUTLYING * self.errors[known]):
             return False
         size = np.where(known, self.errors, 1.0)
-        after = -np.asarray(self.objective.derivatives(point, weights, data)[2])
-        after, before = (m * np.outer(size, size) for m in (after, self.fit._information.matrix))
+        after = -target.derivatives(point)[2]
+        after, before = (m * np.outer(size, size) for m in (after, self.estimate.information.matrix))
         return runaway_directions(moved / size, after, before, known, OUTLYING).shape[1] > 0
 
-    def ordinary(self, weights: np.ndarray, data: Data) -> Replicate:
-        problem, point = self.problem(weights, data), self.start
+    def ordinary(self, target: Target, start: np.ndarray) -> Replicate:
+        problem, point = target.problem(), start
+        if not self.own or not target.structure.complete_data:
+            problem = replace(problem, em=None)
         if problem.em is not None:
             point = run(EM(max_iterations=EM_ITERATIONS, tolerance=1e-3), problem, point).point
-        smooth = self.objective.kinks.none
-        algorithm = Newton() if smooth and self.objective.space.size <= HESSIANS else LBFGS()
+        smooth = target.objective.kinks.none
+        algorithm = Newton() if smooth and target.space.size <= HESSIANS else LBFGS()
         optimum = run(algorithm, problem, point)
-        value = optimum.value - float(self.objective.additions(optimum.point, data))
-        return Replicate(optimum.point, value, optimum.converged)
-
-    def problem(self, weights: np.ndarray, data: Data) -> Problem:
-        objective = self.objective
-
-        def value_and_gradient(u):
-            value, gradient = objective.value_and_gradient(u, weights, data)
-            return float(value), np.asarray(gradient)
-
-        def derivatives(u):
-            value, gradient, hessian = objective.derivatives(u, weights, data)
-            return float(value), np.asarray(gradient), np.asarray(hessian)
-
-        def em_step(u):
-            new, value = self.fit._engine.em_map(u, weights, data, objective.no_posterior, False)
-            return np.asarray(new), float(value)
-
-        has_em = self.own and objective.tables.structure.latents
-        return Problem(value_and_gradient, derivatives, EMMaps(em_step) if has_em else None)
+        return Replicate(optimum.point, optimum.value - target.additions(optimum.point), optimum.converged)
 
 
-def resampled(fit: Fit, draw: Callable[[np.random.Generator], np.ndarray], rngs) -> Iterator[Replicate]:
-    """Refits to the fit's own data with weights that are drawn."""
-    refit = Refitter(fit, fit._engine.objective)
+def resampled(estimate: Estimate, draw: Callable[[np.random.Generator], np.ndarray], rngs) -> Iterator[Replicate]:
+    """Refits to the same data with weights that are drawn."""
+    refit = Refitter(estimate, estimate.target)
     for rng in rngs:
-        yield refit(draw(rng), fit._engine.objective.data)
+        yield refit(estimate.target.with_weights(draw(rng)))
 
 
-def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
+def simulated(estimate: Estimate, rngs) -> Iterator[Replicate]:
     """Refits to data drawn from the fitted model.
 
     Raises
@@ -141,35 +117,8 @@ def simulated(fit: Fit, rngs) -> Iterator[Replicate]:
     ValueError
         Data cannot be drawn from the model, or not be replaced in its compiled functions.
     """
-    draw = simulator(fit)
-    objective = replaceable(fit)
-    refit = Refitter(fit, objective)
+    draw = simulator(estimate)
+    target = estimate.target.replaceable(estimate.point)
+    refit = Refitter(estimate, target)
     for rng in rngs:
-        yield refit(fit._weights, objective.data_with(draw(rng)))
-
-
-def replaceable(fit: Fit) -> Objective:
-    """The fit's objective with the observed data as inputs.
-
-    Raises
-    ------
-    ValueError
-        They cannot be: the values of the data decide which entries of an array are read, say. Or the model's data are
-        no longer those of the fit.
-    """
-    try:
-        engine = engine_for(fit.model, fit.estimator, **fit._engine.arguments, replaceable=True)
-    except Exception as error:
-        raise ValueError(
-            f"The observed data cannot be replaced in the compiled model ({error}); use kind='case'."
-        ) from error
-    objective = replace(engine.objective, penalty=fit._engine.objective.penalty)
-    value = np.nan
-    if objective.n_units == fit._engine.objective.n_units and objective.space.size == fit.n_params:
-        value = float(objective.value_and_gradient(fit._optimum.point, fit._weights, objective.data)[0])
-    if not abs(value - fit._optimum.value) <= 1e-7 * (1.0 + abs(fit._optimum.value)):
-        raise ValueError(
-            f"The model's log-density at the estimates is {value:.8g} now and was {fit._optimum.value:.8g} in the fit: "
-            "its data were replaced since. Fit it again first."
-        )
-    return objective
+        yield refit(target.with_data(draw(rng)))

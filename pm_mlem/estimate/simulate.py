@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pymc as pm
@@ -13,24 +12,21 @@ from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.graph.roles.densities import unscaled
-from pm_mlem.graph.roles.dims import plain
 from pm_mlem.graph.roles.structure import PLAIN
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 Values = Mapping[Variable, np.ndarray]
 Draw = Callable[[np.random.Generator], dict[str, np.ndarray]]
 DrawGiven = Callable[[np.random.Generator, Values], dict[str, np.ndarray]]
 
 
-def simulate(fit: Fit, n: int, random_seed: int | None = None) -> dict[str, np.ndarray]:
+def simulate(estimate: Estimate, n: int, random_seed: int | None = None) -> dict[str, np.ndarray]:
     """Draws of all observed variables from a fitted model.
 
     Parameters
     ----------
-    fit : Fit
+    estimate : Estimate
     n : number of data sets
     random_seed : int or None
 
@@ -44,12 +40,12 @@ def simulate(fit: Fit, n: int, random_seed: int | None = None) -> dict[str, np.n
     ValueError
         The model has Potentials, or a distribution that cannot be drawn from.
     """
-    draw, rng = simulator(fit), np.random.default_rng(random_seed)
+    draw, rng = simulator(estimate), np.random.default_rng(random_seed)
     drawn = [draw(rng) for _ in range(n)]
     return {name: np.stack([values[name] for values in drawn]) for name in (drawn[0] if drawn else ())}
 
 
-def simulator(fit: Fit) -> Draw:
+def simulator(estimate: Estimate) -> Draw:
     """A function that draws all observed variables: parameters at their estimates, latents from their distribution.
 
     Raises
@@ -57,8 +53,8 @@ def simulator(fit: Fit) -> Draw:
     ValueError
         The model has Potentials, or a distribution that cannot be drawn from (found by drawing once).
     """
-    names = fit._engine.objective.tables.structure.observed
-    model, values = plain(fit.model), estimates_of(fit)
+    names, model = estimate.target.structure.observed, estimate.target.source
+    values = values_in(model, estimate)
     variables = [rv for rv in model.observed_RVs if rv.name in names]
     draw = checked_sampler(model, variables, list(values), values, "use kind='case'")
     return lambda rng: draw(rng, values)
@@ -91,10 +87,10 @@ def checked_sampler(
     return draw
 
 
-def estimates_of(fit: Fit) -> dict[Variable, np.ndarray]:
-    """The values of all parameters, and of whatever else is held."""
-    values = {**fit._engine.objective.tables.structure.fixed, **fit._report[0]}
-    return {rv: values[rv.name] for rv in plain(fit.model).free_RVs if rv.name in values}
+def values_in(model: pm.Model, estimate: Estimate) -> dict[Variable, np.ndarray]:
+    """The values of all parameters, and of whatever else is held, by the variables of a model."""
+    values = {**estimate.target.structure.fixed, **estimate.values}
+    return {rv: values[rv.name] for rv in model.free_RVs if rv.name in values}
 
 
 def sampler(variables: Sequence[Variable], given: Sequence[Variable], mode: Mode | None = PLAIN) -> DrawGiven:

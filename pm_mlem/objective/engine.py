@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import jax
@@ -15,14 +14,16 @@ import pymc as pm
 from pytensor import function
 from pytensor.compile.sharedvalue import SharedVariable
 
-from pm_mlem.graph.read import read
-from pm_mlem.graph.roles.held import as_array
+from pm_mlem.graph.read import PLAINLY, read
+from pm_mlem.graph.roles.choices import Choices
+from pm_mlem.graph.roles.snapshot import LOCK, digest
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.tabulate import check_informed
 from pm_mlem.objective.collapse import Inspector
+from pm_mlem.objective.compiled_refit import refitting
 from pm_mlem.objective.lowering.lower import Backend, NotLowered
 from pm_mlem.objective.m_step import (
     MStepPlan,
@@ -47,8 +48,11 @@ class Engine:
     """The compiled functions of one model under one estimator."""
 
     objective: Objective
-    arguments: Mapping[str, Any]
-    """How it was built, for :func:`engine_for` with other data."""
+    choices: Choices
+    """How the model was read."""
+    backend: Backend = "jax"
+    """Who was asked to evaluate it; that of the objective is who does."""
+    restraint: Restraint | None = None
     note: str = ""
     plan: MStepPlan | None = None
     """The M-step, where scales are held; otherwise it is found when it is needed."""
@@ -56,6 +60,15 @@ class Engine:
     """The compiled functions that were checked."""
     contents: tuple = ()
     """Digests of the model's data when it was read, see :func:`contents`."""
+
+    @property
+    def data(self) -> tuple:
+        """The data that the model was read with, for the objective's functions."""
+        return self.objective.data
+
+    @property
+    def estimator(self) -> Estimator:
+        return self.objective.estimator
 
     @cached_property
     def reference(self) -> tuple[np.ndarray, float]:
@@ -140,6 +153,11 @@ class Engine:
         return jax.jit(partial(q_function, self.objective))
 
     @cached_property
+    def refit(self) -> Callable:
+        """``(start, transform, weights, data) -> (end, log-likelihood, converged, iterations)``, one compiled refit."""
+        return refitting(self.objective)
+
+    @cached_property
     def hard_map(self) -> Callable:
         return jax.jit(hard_map(self.objective, self.m_step))
 
@@ -158,43 +176,36 @@ ENGINES: WeakKeyDictionary[pm.Model, dict[tuple, Engine]] = WeakKeyDictionary()
 def engine_for(
     model: pm.Model,
     estimator: Estimator,
+    choices: Choices = PLAINLY,
     *,
-    latents: Sequence[str] = (),
-    fixed: Mapping[str, object] | None = None,
     backend: Backend = "jax",
-    bounds: Bounds | None = None,
-    unknown: Sequence[str] = (),
-    means: bool = False,
-    replaceable: bool = False,
     restraint: Restraint | None = None,
 ) -> Engine:
     """The engine of a model, built at the first call and whenever the model or its data have changed."""
-    held = tuple(sorted((bounds or {}).items()))
-    shown = tuple(unknown), means, replaceable
-    key = (estimator, tuple(latents), fixed_key(fixed or {}), backend, held, shown, restraint, fingerprint(model))
-    engines = ENGINES.setdefault(model, {})
-    if key not in engines:
-        choices = {"latents": latents, "fixed": fixed, "bounds": bounds}
-        engine = build_engine(model, estimator, choices, backend, unknown=unknown, means=means, replaceable=replaceable)
-        engines[key] = engine if restraint is None else with_restraint(engine, restraint)
-        while len(engines) > 8:
-            engines.pop(next(iter(engines)))
-    return engines[key]
+    choices = replace(choices, with_prior=estimator == "map")
+    key = (choices, backend, restraint, fingerprint(model))
+    with LOCK:
+        engines = ENGINES.setdefault(model, {})
+        if key not in engines:
+            engine = build_engine(model, estimator, choices, backend)
+            engines[key] = engine if restraint is None else with_restraint(engine, restraint)
+            while len(engines) > 8:
+                engines.pop(next(iter(engines)))
+        return engines[key]
 
 
-def build_engine(model, estimator, choices, backend, **more) -> Engine:
-    means = more["means"]
-    tables = read(model, with_prior=estimator == "map", **choices, **more)
-    if estimator == "mle" and not means:
+def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backend: Backend) -> Engine:
+    tables = read(model, choices)
+    if estimator == "mle" and not choices.means:
         check_informed(tables)
     if estimator == "map":
         check_held(tables)
-    arguments, now = {**choices, "backend": backend}, contents(model)
+    now = contents(model)
     try:
-        return Engine(build_objective(tables, estimator, backend), arguments, contents=now)
+        return Engine(build_objective(tables, estimator, backend), choices, backend, contents=now)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), arguments, note, contents=now)
+        return Engine(build_objective(tables, estimator, "numba"), choices, backend, note=note, contents=now)
 
 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
@@ -203,7 +214,7 @@ def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
     plan = restrained(plan_of(objective, joint=False), objective, restraint)
     if restraint.penalty is not None:
         objective = replace(objective, penalty=penalty_of(plan, objective.space))
-    return replace(engine, objective=objective, plan=plan)
+    return replace(engine, objective=objective, plan=plan, restraint=restraint)
 
 
 def check_held(tables: ModelTables) -> None:
@@ -229,11 +240,6 @@ def check_held(tables: ModelTables) -> None:
             )
 
 
-def fixed_key(fixed: Mapping[str, object]) -> tuple:
-    arrays = {str(name): as_array(value) for name, value in fixed.items()}
-    return tuple((name, array.shape, array.tobytes()) for name, array in sorted(arrays.items()))
-
-
 def fingerprint(model: pm.Model) -> tuple:
     """Changes when variables are added, data are set, or initial values change."""
     variables = [*model.basic_RVs, *model.potentials, *model.deterministics]
@@ -252,8 +258,3 @@ def fingerprint(model: pm.Model) -> tuple:
 def contents(model: pm.Model) -> tuple:
     """Digests of the values of all ``pm.Data``; they change with ``pm.set_data``."""
     return tuple(digest(v.get_value(borrow=True)) for v in model.data_vars if isinstance(v, SharedVariable))
-
-
-def digest(array) -> tuple:
-    array = np.ascontiguousarray(array)
-    return array.shape, str(array.dtype), hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()

@@ -11,6 +11,7 @@ import xarray as xr
 from arviz_plots.plot_collection import backend_from_object
 
 from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, listed, select
+from pm_mlem.results.reported import knows_model
 
 ELEMENTS = ("estimate", "interval")
 
@@ -78,11 +79,9 @@ def add_estimates(
     >>> sorted(mlem.add_estimates(pc, fit).viz["mle_estimate"].data_vars)
     ['p']
     """
-    from pm_mlem.results.fit import Fit
-
     if not isinstance(plot_collection, azp.PlotCollection):
         raise TypeError(f"plot_collection must be what a plot of ArviZ returns, not {type(plot_collection).__name__}.")
-    if not isinstance(fit, Fit):
+    if not knows_model(fit):
         raise TypeError(f"fit must be an mlem.Fit, not {type(fit).__name__}.")
     check_elements(ELEMENTS, visuals, aes_by_visuals)
     if orientation not in ("auto", "vertical", "horizontal"):

@@ -26,7 +26,7 @@ from pm_mlem.plots.canvas import (
 )
 from pm_mlem.plots.density_plot import histogram
 from pm_mlem.results.bootstrap import Bootstrap
-from pm_mlem.results.summary import listed as shown_variables
+from pm_mlem.results.reported import listed as shown_variables
 
 ELEMENTS = ("replicates", "estimate", "interval", "bound", "reference", "title", "legend")
 

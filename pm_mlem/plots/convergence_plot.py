@@ -12,6 +12,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, line_xy, multiple_lines, set_ylim
 
 from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
+from pm_mlem.results.reported import knows_model
 
 ELEMENTS = ("line", "starts", "title", "xlabel", "legend")
 GAP = "log10 of the distance to the best"
@@ -92,13 +93,11 @@ def clip(canvas: Canvas, kept: xr.Dataset) -> None:
 
 
 def checked(fits) -> Mapping[str, Any]:
-    from pm_mlem.results.fit import Fit
-
     fits = fits if isinstance(fits, Mapping) else {"fit": fits}
     if not fits:
         raise ValueError("Pass a fit or a dictionary {name: fit} with at least one entry.")
     for name, fit in fits.items():
-        if not isinstance(fit, Fit):
+        if not knows_model(fit):
             raise TypeError(f"'{name}' must be an mlem.Fit, not {type(fit).__name__}: draws have no history.")
     return fits
 

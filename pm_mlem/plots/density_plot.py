@@ -98,7 +98,7 @@ def plot_density(
     is the one given the label; components are drawn where all labels are hidden.
     """
     check_elements(ELEMENTS, visuals, aes_by_visuals)
-    found = observed_density(fit, var_name, latent)
+    found = observed_density(fit._estimate, var_name, latent)
     names, axes = names_of(fit, found)
     draw = draw_pairs if found.pair else draw_columns
     common = dict(
@@ -120,13 +120,13 @@ def plot_density(
 
 def names_of(fit, found: ObservedDensity) -> tuple[list[str], list[str]]:
     """Names of the panels, and of the axes of pairs."""
-    structure = fit._engine.objective.tables.structure
+    structure = fit._estimate.target.structure
     name = structure.parts[found.name].name if found.name in structure.parts else found.name
     width = found.values.shape[-1] if found.values.ndim > 1 else 1
     if width == 1:
         return [name], []
     dim = (structure.dims.get(found.name) or (None,))[-1]
-    labels = range(width) if dim is None else fit._labels.coord(dim, width).tolist()
+    labels = range(width) if dim is None else fit._estimate.labels.coord(dim, width).tolist()
     entries = [entry_name(name, [label]) for label in labels]
     return ([name], entries) if found.pair else (entries, [])
 

@@ -125,17 +125,7 @@ def plot_em_steps(
     canvas.draw("touch", scatter_xy, curves[second][2].to_dataset(name=second), color="B1", size=canvas.size(25))
     canvas.draw("estimates", line_xy, xr.Dataset(tracks), aes=["color"], width=1.5)
     canvas.draw("name", names_at_the_end, xr.Dataset(tracks), aes=["color"], keep=False, size=9.0)
-    end = steps[-1].iteration
-    pc.map(
-        set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
-        store_artist=False,
-    )  # fmt: skip
-    for name, track in tracks.items():
-        y = track.sel(plot_axis="y").values
-        margin = 0.1 * float(np.nanmax(y) - np.nanmin(y)) or 0.1
-        limits = (float(np.nanmin(y)) - margin, float(np.nanmax(y)) + margin)
-        shape = track.to_dataset(name=name)
-        pc.map(set_ylim, "ylim", data=shape, limits=limits, ignore_aes="all", store_artist=False)
+    frame(pc, tracks, steps[-1].iteration)
     texts = {first: "iteration", second: "way from these estimates (0) to the next (1)"}
     if labels:
         name, data, text = labels
@@ -178,13 +168,8 @@ def climb(steps: Sequence[Any]) -> tuple[xr.DataArray, xr.DataArray]:
 
 def close_up(step) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
     """Log-likelihood and bound along one step, and the points where it begins and ends."""
-    engine, weights = step.fit._engine, step.fit._weights
-    start, end = step.fit._optimum.point, step._next
     way = np.linspace(-0.5, 2.0, 51)
-    points = [start + w * (end - start) for w in way]
-    data = engine.objective.data
-    value = [float(engine.objective.value_and_gradient(u, weights, data)[0]) for u in points]
-    bound = [step.log_likelihood + float(engine.expected(start, u, weights, data)) - step.q_before for u in points]
+    value, bound = step.along(way)
     touch = points_xy([0.0, 1.0], [step.log_likelihood, step.lower_bound], ["touch"])
     return points_xy(way, finite(value), ["way"]), points_xy(way, finite(bound), ["way"]), touch
 
@@ -212,6 +197,20 @@ def tracks_of(steps: Sequence[Any], var_names, filter_vars, coords) -> dict[str,
     most = max((a.sizes["entry"] for a in result.values()), default=1)
     return {n: a.reindex(entry=np.arange(most)).drop_vars("label").assign_attrs(labels=a["label"].values.tolist())
             for n, a in result.items()}  # fmt: skip
+
+
+def frame(pc, tracks: Mapping[str, xr.DataArray], end: int) -> None:
+    """Limits of the panels of the estimates, with room for names on the right."""
+    pc.map(
+        set_xlim, "xlim", data=xr.Dataset(tracks), limits=(-0.05 * end - 0.1, 1.2 * end + 0.2), ignore_aes="all",
+        store_artist=False,
+    )  # fmt: skip
+    for name, track in tracks.items():
+        y = track.sel(plot_axis="y").values
+        margin = 0.1 * float(np.nanmax(y) - np.nanmin(y)) or 0.1
+        limits = (float(np.nanmin(y)) - margin, float(np.nanmax(y)) + margin)
+        shape = track.to_dataset(name=name)
+        pc.map(set_ylim, "ylim", data=shape, limits=limits, ignore_aes="all", store_artist=False)
 
 
 def names_at_the_end(da, target, **properties):
@@ -251,7 +250,7 @@ def responsibilities(steps: Sequence[Any], latent: str | None) -> tuple[str, xr.
 def position_of(fit, latent: str, size: int) -> tuple[np.ndarray, str]:
     from pm_mlem.results.latents import observed_at
 
-    tables = fit._engine.objective.tables
+    tables = fit._estimate.target.tables
     index, item = tables.structure.vector_of(latent)
     found = None if item.joined else observed_at(tables, index, range(item.base, item.base + item.n_elements))
     return (np.arange(size, dtype=float), "element") if found is None else (found[1].astype(float), found[0])

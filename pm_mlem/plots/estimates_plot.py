@@ -11,7 +11,6 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import line_x, line_xy, scatter_x
 
-from pm_mlem.compare import as_mapping, datasets
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -23,6 +22,8 @@ from pm_mlem.plots.canvas import (
     reference_of,
     select,
 )
+from pm_mlem.results.reported import is_fit, knows_model
+from pm_mlem.results.statistics import as_mapping, datasets
 
 ELEMENTS = ("twig", "trunk", "point", "reference", "title", "legend")
 TALLEST = 12.0
@@ -96,7 +97,7 @@ def plot_estimates(
         No results, no variable in common, an unknown variable, kind or element, dimensions that differ between results.
     """
     results = as_mapping(results if isinstance(results, Mapping) and not isinstance(results, xr.DataTree)
-                         else {"fit" if hasattr(results, "estimates") else "draws": results})  # fmt: skip
+                         else {"fit" if is_fit(results) else "draws": results})  # fmt: skip
     check_elements(ELEMENTS, visuals, aes_by_visuals)
     names = chosen_names(results, level, var_names, filter_vars)
     point = select(stack({k: datasets(k, v, level, names)[0] for k, v in results.items()}), coords=coords)
@@ -142,10 +143,8 @@ def chosen_names(results: Mapping[str, Any], level: float, var_names, filter_var
 
 def bounds(name: str, item: Any, level: float, names: Sequence[str], kind, bootstrap) -> xr.Dataset:
     """Interval of one result at a level."""
-    from pm_mlem.results.fit import Fit
-
     own = kind.get(name, "wald") if isinstance(kind, Mapping) else kind
-    if not isinstance(item, Fit) or own == "wald":
+    if not knows_model(item) or own == "wald":
         return datasets(name, item, level, list(names))[2]
     replicates = bootstrap.get(name) if isinstance(bootstrap, Mapping) else bootstrap
     found = item.confidence_intervals(level, own, var_names=list(names), bootstrap=replicates)

@@ -13,6 +13,7 @@ from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hline, labelled_x, line_xy, scatter_xy
 
 from pm_mlem.plots.canvas import GREY, AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
+from pm_mlem.results.reported import knows_model
 
 ELEMENTS = ("stem", "point", "label", "zero", "title", "xlabel")
 DISTANCE = "cooks_distance"
@@ -73,9 +74,7 @@ def plot_influence(
     ValueError
         An unknown variable, label or element, or nothing but entries without standard errors.
     """
-    from pm_mlem.results.fit import Fit
-
-    influence = influence.influence() if isinstance(influence, Fit) else influence
+    influence = influence.influence() if knows_model(influence) else influence
     if not isinstance(influence, xr.Dataset) or DISTANCE not in influence:
         raise TypeError(f"influence must be what fit.influence() returns, or a fit, not {type(influence).__name__}.")
     check_elements(ELEMENTS, visuals, aes_by_visuals)

@@ -147,7 +147,7 @@ def pick(fit, var_name: str | None) -> str:
 
 
 def read(fit, name: str, coords: Mapping[str, Any] | None) -> Chosen:
-    tables = fit._engine.objective.tables
+    tables = fit._estimate.target.tables
     structure = tables.structure
     index, latent = structure.vector_of(name)
     members = [structure.latents[i] for i in structure.vectors[index].latents]
@@ -197,7 +197,7 @@ def draw_by_value(fit, item: Chosen, common, visuals, aes_by_visuals):
     order = np.argsort(x, kind="stable")
     coords = {"state": item.states, "unit": np.arange(len(x))}
     probability = item.probability.values.reshape(len(x), -1)[order].T
-    joint = fit._joint_density(item.name) if item.whole and item.time is None else None
+    joint = fit._estimate.joint_density(item.name) if item.whole and item.time is None else None
     shown = {}
     if joint is not None:
         shown["density"] = points_xy(x[order], joint.reshape(joint.shape[0], -1)[:, order], ["state", "unit"], coords)

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy
 
-from pm_mlem.compare import as_mapping, datasets
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.plots.canvas import (
     AesByVisuals,
@@ -24,6 +23,8 @@ from pm_mlem.plots.canvas import (
     points_xy,
     select,
 )
+from pm_mlem.results.reported import knows_model
+from pm_mlem.results.statistics import as_mapping, datasets
 
 ELEMENTS = ("draws", "point", "ellipse", "xlabel", "ylabel", "legend")
 MOST_ENTRIES = 6
@@ -135,11 +136,10 @@ def stacked(clouds: Mapping[str, Sequence[np.ndarray]], dim: str, models: list[s
 def part_of(name: str, item: Any, most_draws: int) -> dict[str, Any]:
     """What is drawn of one result: point and covariance of a fit, draws of others; by entry."""
     from pm_mlem.results.bootstrap import Bootstrap
-    from pm_mlem.results.fit import Fit
 
-    if isinstance(item, Fit):
+    if knows_model(item):
         covariance = item.covariance()
-        names = [n for n in item._engine.objective.space.names]
+        names = [n for n in item._estimate.target.space.names]
         values = {e: float(v) for n in names for e, v in entries(item.estimates[n])}
         return {"data": item.estimates[names], "point": values, "covariance": covariance}
     tree = item.to_datatree() if isinstance(item, Bootstrap) else item

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from pm_mlem.errors import NotIdentifiedError
 from pm_mlem.estimate.alignment import Alignment, align
-from pm_mlem.estimate.labels import entry_names
+from pm_mlem.estimate.covariance import clusters_of
+from pm_mlem.estimate.draws import Draws, values_at
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.refits import Replicate, resampled, simulated
 from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.inference.covariance import Covariance, observed, unidentified
@@ -29,10 +30,9 @@ from pm_mlem.inference.resampling import (
 )
 from pm_mlem.optimize.problem import Status
 from pm_mlem.progress import progress
-from pm_mlem.results.draws import constrained, values_at
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
+from pm_mlem.results.datatree import attributes, posterior, tree_of
+from pm_mlem.results.reported import Reported
+from pm_mlem.results.uncertainty import free_entries, labelled_matrix
 
 KINDS = ("case", "parametric", "bayesian")
 REPLICATES = 1000
@@ -57,10 +57,11 @@ class Bootstrap:
     random_seed : int or None
     """
 
-    fit: Fit
+    fit: Reported
     kind: str
     n: int
     random_seed: int | None
+    _estimate: Estimate
     _clusters: np.ndarray | None
     _replicates: tuple[Replicate, ...]
     _points: np.ndarray
@@ -85,13 +86,13 @@ class Bootstrap:
         States of latents are in the order of the fit. A Deterministic that depends on a latent is its posterior mean
         for the fit's own data at the replicate's parameters.
         """
-        fit, arrays = self.fit, {}
-        for name, values in fit._in_model_order(self._values).items():
+        estimate, arrays = self._estimate, {}
+        for name, values in self._values.items():
             full = np.full((self.n, *values.shape[1:]), np.nan)
             full[self._used] = values
-            arrays[name] = fit._labels.array(name, full[0]).expand_dims(replicate=self.n).copy(data=full)
+            arrays[name] = estimate.labels.array(name, full[0]).expand_dims(replicate=self.n).copy(data=full)
         dataset = xr.Dataset(arrays).assign_coords(replicate=np.arange(self.n))
-        return dataset.assign_attrs(kind=self.kind, estimator=fit.estimator)
+        return dataset.assign_attrs(kind=self.kind, estimator=estimate.target.estimator)
 
     @cached_property
     def margin(self) -> xr.Dataset:
@@ -140,24 +141,21 @@ class Bootstrap:
         ----------
         space : {"constrained", "unconstrained"}
         """
-        fit, parameters = self.fit, self.fit._engine.objective.space
+        estimate, parameters = self._estimate, self._estimate.target.space
         if space not in ("constrained", "unconstrained"):
             raise ValueError(f"space={space!r} must be 'constrained' or 'unconstrained'.")
         if space == "unconstrained":
             draws, labels = self._points[self._used], list(parameters.labels)
-            blank = unidentified(np.eye(fit.n_params), self._identified)
+            blank = unidentified(np.eye(estimate.n_params), self._identified)
         else:
             free = {n: parameters.is_free(n) for n in parameters.names}
             draws = np.concatenate([self._values[n][:, free[n]] for n in free], axis=1)
             blank = np.concatenate([self._blank(n)[free[n]] for n in free])
-            labels = [e for n in free for e in np.array(entry_names(fit.estimates[n]))[free[n].ravel()].tolist()]
+            labels = free_entries(estimate)
         matrix = np.atleast_2d(np.cov(draws, rowvar=False))
         matrix[blank, :] = np.nan
         matrix[:, blank] = np.nan
-        return xr.DataArray(
-            matrix, dims=("parameter", "parameter_bis"), coords={"parameter": labels, "parameter_bis": labels},
-            name="covariance", attrs={"kind": "bootstrap", "estimator": fit.estimator},
-        )  # fmt: skip
+        return labelled_matrix(matrix, labels, "bootstrap", estimate.target.estimator)
 
     def standard_errors(self) -> xr.Dataset:
         """Standard deviations of the replicates (divisor n - 1).
@@ -166,7 +164,7 @@ class Bootstrap:
         trusted either (Andrews 2000).
         """
         values = {n: np.where(self._blank(n), np.nan, v.std(axis=0, ddof=1)) for n, v in self._values.items()}
-        return self.fit._labels.dataset(self.fit._in_model_order(values), kind="bootstrap")
+        return self._estimate.labels.dataset(values, kind="bootstrap")
 
     def confidence_intervals(self, level: float = 0.95, kind: str = "percentile") -> xr.Dataset:
         """Confidence intervals; dimension ``ci_bound`` (lower, upper).
@@ -190,16 +188,15 @@ class Bootstrap:
             raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, INTERVALS[:-1]))} or 'bca'.")
         values = {n: np.where(self._blank(n)[..., None], np.nan, self._interval(n, level, kind)) for n in self._values}
         extra = {"ci_bound": ["lower", "upper"]}
-        return self.fit._labels.dataset(self.fit._in_model_order(values), extra, level=level, kind=kind)
+        return self._estimate.labels.dataset(values, extra, level=level, kind=kind)
 
     def to_datatree(self) -> xr.DataTree:
         """The replicates as draws of a ``posterior`` group (one chain), marked as what they are, for ArviZ.
 
         ``fit.to_datatree(bootstrap=...)`` writes them beside everything else that is known of the fit.
         """
-        from pm_mlem.results.datatree import bootstrap_tree
-
-        return bootstrap_tree(self)
+        groups = {"posterior": posterior(self._estimate, self.draws)}
+        return tree_of(groups, {**attributes(self.fit), "bootstrap": self.kind}, {})
 
     def __repr__(self) -> str:
         kind = {"case": "Case", "parametric": "Parametric", "bayesian": "Bayesian"}[self.kind]
@@ -213,9 +210,10 @@ class Bootstrap:
         return np.array([r.converged for r in self._replicates])
 
     @property
-    def _used_points(self) -> np.ndarray:
-        """The replicates that converged in the unconstrained space, ``(replicates, p)``."""
-        return self._points[self._used]
+    def draws(self) -> Draws:
+        """The replicates that converged as draws of the estimator (unconstrained space), one chain."""
+        what = f"{self.kind} bootstrap of the estimator, not a Bayesian posterior"
+        return Draws(self._points[self._used], 1, what)
 
     def _by_replicate(self, values, name: str) -> xr.DataArray:
         return xr.DataArray(np.asarray(values), dims="replicate", coords={"replicate": np.arange(self.n)}, name=name)
@@ -223,31 +221,31 @@ class Bootstrap:
     @cached_property
     def _values(self) -> Mapping[str, np.ndarray]:
         """Parameters and small Deterministics at the replicates that converged."""
-        return values_at(self.fit, self._used_points)
+        return values_at(self._estimate, self._points[self._used])
 
     @property
     def _identified(self) -> Covariance:
-        information = self.fit._diagnosis.information
+        information = self._estimate.diagnosis.information
         assert information is not None
         return observed(information)
 
     def _blank(self, name: str) -> np.ndarray:
         """Entries of a variable that are held or not identified."""
-        fit, space = self.fit, self.fit._engine.objective.space
-        shape = np.shape(fit._report[0][name])
+        space = self._estimate.target.space
+        shape = np.shape(self._estimate.values[name])
         held = ~space.is_free(name) if name in space.held else np.zeros(shape, dtype=bool)
         if not self._identified.null.shape[1] and not self._identified.held.shape[1]:
             return held
-        jacobian = fit._jacobians[name]
+        jacobian = self._estimate.jacobians[name]
         return held | unidentified(jacobian.reshape(-1, jacobian.shape[-1]), self._identified).reshape(shape)
 
     def _interval(self, name: str, level: float, kind: str) -> np.ndarray:
-        replicates, estimate = self._values[name], self.fit._report[0][name]
+        replicates, estimate = self._values[name], self._estimate.values[name]
         if kind == "percentile":
             return percentile(replicates, level)
         if kind == "basic":
             return basic(estimate, replicates, level)
-        jacobian = self.fit._jacobians[name]
+        jacobian = self._estimate.jacobians[name]
         influence, weights = self._influence
         acceleration = acceleration_of(influence @ jacobian.reshape(-1, jacobian.shape[-1]).T, weights)
         return bca(estimate, replicates, acceleration.reshape(estimate.shape), level)
@@ -255,33 +253,34 @@ class Bootstrap:
     @cached_property
     def _influence(self) -> tuple[np.ndarray, np.ndarray]:
         """Influence of each unit (cluster) on the unconstrained estimates, and how often each counts."""
-        fit, weights = self.fit, self.fit._weights
+        estimate, weights = self._estimate, self._estimate.target.weights
         used = weights > 0
-        scores, weights = fit._scores[used], weights[used]
+        scores, weights = estimate.scores[used], weights[used]
         if self._clusters is not None:
             members, count = grouped(np.ones(len(weights)), self._clusters[used])
             sums = np.zeros((count, scores.shape[1]))
             np.add.at(sums, members, weights[:, None] * scores)
             scores, weights = sums, np.ones(count)
-        return scores @ fit._information.inverse, weights
+        return scores @ estimate.information.inverse, weights
 
 
 # --- making them ------------------------------------------------------------------------------------------
 
 
-def bootstrap(fit: Fit, n: int, kind: str, random_seed: int | None, unit, progressbar: bool) -> Bootstrap:
+def bootstrap(fit: Reported, n: int, kind: str, random_seed: int | None, unit, progressbar: bool) -> Bootstrap:
     """See :meth:`pm_mlem.Fit.bootstrap`."""
-    check(fit, n, kind, unit)
-    clusters = None if unit is None else clusters_by(fit, unit)
+    estimate = fit._estimate
+    check(estimate, n, kind, unit)
+    clusters = None if unit is None else clusters_of(estimate, unit, "unit")
     rngs = np.random.default_rng(random_seed).spawn(n)
     if kind == "parametric":
-        check_plain_weights(fit)
-        replicates = simulated(fit, rngs)
+        check_plain_weights(estimate)
+        replicates = simulated(estimate, rngs)
     else:
-        weights = weights_of_data(fit)
-        check_several(fit, weights, clusters)
+        weights = weights_of_data(estimate)
+        check_several(weights, clusters)
         make = case_weights if kind == "case" else bayesian_weights
-        replicates = resampled(fit, make(weights, clusters), rngs)
+        replicates = resampled(estimate, make(weights, clusters), rngs)
     found = []
     with progress(f"{kind} bootstrap", enabled=progressbar) as observe:
         for i, replicate in enumerate(replicates):
@@ -293,41 +292,45 @@ def bootstrap(fit: Fit, n: int, kind: str, random_seed: int | None, unit, progre
             f"{n - used.sum()} of {n} replicates did not reach a maximum, so the bootstrap says nothing; see "
             "fit.message and fit.summary() for what the data do not determine."
         )
-    points = np.full((n, fit.n_params), np.nan)
+    points = np.full((n, estimate.n_params), np.nan)
     points[used] = [r.point for r in found if r.converged]
-    points[used], alignment = in_order(fit, points[used])
-    result = Bootstrap(fit, kind, n, random_seed, clusters, tuple(found), points, alignment)
+    points[used], alignment = in_order(estimate, points[used])
+    result = Bootstrap(fit, kind, n, random_seed, estimate, clusters, tuple(found), points, alignment)
     check_order(result)
     return result
 
 
-def check(fit: Fit, n: int, kind: str, unit) -> None:
+def check(estimate: Estimate, n: int, kind: str, unit) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
     if not isinstance(n, int | np.integer) or n < 2:
         raise ValueError(f"n={n!r} must be a whole number, at least 2.")
     if unit is not None and kind == "parametric":
         raise ValueError("unit= belongs to kind='case' and 'bayesian'; simulated data have the model's own structure.")
-    if fit.n_params == 0:
+    if estimate.n_params == 0:
         raise ValueError("The fit has no free parameters, so there is nothing to bootstrap.")
-    if fit._engine.plan is not None and fit._engine.objective.penalty is None:
+    if estimate.target.engine.plan is not None and estimate.target.objective.penalty is None:
         raise ValueError(
             "The fit has scales on a floor (EM(min_scale=...)), which refits do not know; use EM(penalty=...) instead."
         )
-    reason = fit._curvature[1]
-    if reason and fit._engine.objective.penalty is None and (fit.converged or fit.status is Status.DEGENERATE):
+    reason = estimate.reason
+    if (
+        reason
+        and estimate.target.objective.penalty is None
+        and (estimate.optimum.converged or estimate.status is Status.DEGENERATE)
+    ):
         raise ValueError(f"Refits go to maxima of the likelihood, which the fit is not: {reason}.")
 
 
-def check_plain_weights(fit: Fit) -> None:
-    if not np.all((fit._weights == 0) | (fit._weights == 1)):
+def check_plain_weights(estimate: Estimate) -> None:
+    if not np.all((estimate.target.weights == 0) | (estimate.target.weights == 1)):
         raise ValueError(
             "kind='parametric' cannot simulate weighted data (weights= or total_size=): repeat the rows, or use "
             "kind='case'."
         )
 
 
-def check_several(fit: Fit, weights: np.ndarray, clusters: np.ndarray | None) -> None:
+def check_several(weights: np.ndarray, clusters: np.ndarray | None) -> None:
     _, count = grouped(weights, clusters)
     if clusters is not None and count < 2:
         raise ValueError("unit: there is a single cluster, so nothing can be resampled; use two or more.")
@@ -338,30 +341,24 @@ def check_several(fit: Fit, weights: np.ndarray, clusters: np.ndarray | None) ->
         )
 
 
-def clusters_by(fit: Fit, unit) -> np.ndarray:
-    """The cluster of every unit."""
-    from pm_mlem.results.uncertainty import clusters_of
-
-    return clusters_of(fit, unit, "unit")
-
-
-def weights_of_data(fit: Fit) -> np.ndarray:
+def weights_of_data(estimate: Estimate) -> np.ndarray:
     """The weights of the units, 0 for latents that belong to no data."""
-    weights = np.zeros(len(fit._weights))
-    for group in unit_groups(fit._engine.objective.tables):
-        weights[group.units] = fit._weights[group.units]
+    own = estimate.target.weights
+    weights = np.zeros(len(own))
+    for group in unit_groups(estimate.target.tables):
+        weights[group.units] = own[group.units]
     return weights
 
 
-def in_order(fit: Fit, points: np.ndarray) -> tuple[np.ndarray, Alignment]:
+def in_order(estimate: Estimate, points: np.ndarray) -> tuple[np.ndarray, Alignment]:
     """Points with the states of latents in the order of the fit."""
-    if not fit._engine.objective.tables.structure.latents:
+    if not estimate.target.structure.latents:
         return points, Alignment((), (), ())
-    draws = constrained(fit, points)
-    alignment = align(fit, draws)
+    draws = estimate.target.constrained(points)
+    alignment = align(estimate, draws)
     changed = np.flatnonzero(alignment.renamed(len(points)))
     if len(changed):
-        renamed, points, space = alignment.apply(draws), points.copy(), fit._engine.objective.space
+        renamed, points, space = alignment.apply(draws), points.copy(), estimate.target.space
         for i in changed:
             points[i] = space.unconstrain(space.just_inside({n: v[i] for n, v in renamed.items()}))
     return points, alignment

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pm_mlem.results.recovery import SUMMED_OUT
-from pm_mlem.results.reported import Statistics, is_fit
+from pm_mlem.results.reported import is_fit
+from pm_mlem.results.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray as xr

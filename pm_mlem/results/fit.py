@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
+import xarray as xr
 
-from pm_mlem.estimate.diagnosis import Diagnosis, diagnose
-from pm_mlem.estimate.labels import Labels, entry_names
-from pm_mlem.graph.tables.known_labels import independent_units
-from pm_mlem.graph.tables.units import UnitGroup, unit_groups
-from pm_mlem.inference.covariance import variability
-from pm_mlem.inference.information import Information
-from pm_mlem.objective.engine import Engine
-from pm_mlem.objective.objective import Objective
-from pm_mlem.optimize.problem import Optimum, Status
-from pm_mlem.results.latents import decoded, probabilities
+from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.optimize.problem import Status
+from pm_mlem.results import datatree, hypothesis_tests, uncertainty
+from pm_mlem.results import estimates as labelled
+from pm_mlem.results import predict as prediction
+from pm_mlem.results.bootstrap import Bootstrap, bootstrap
+from pm_mlem.results.influence import influence
+from pm_mlem.results.laplace import laplace
+from pm_mlem.results.posterior_predictive import sample_posterior_predictive
+from pm_mlem.results.profiles import profile_curves
+from pm_mlem.results.reported import listed
+from pm_mlem.results.summary import Shown, latents_line, summary_table
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
-    from pm_mlem.estimate.alignment import Matcher
-    from pm_mlem.estimate.posterior_mode import PosteriorMode
     from pm_mlem.inference.hypotheses import HypothesisTest
-    from pm_mlem.results.bootstrap import Bootstrap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Fit:
+class Fit(Shown):
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 
     Made by :func:`pm_mlem.fit`. Estimates are in the user's (constrained) space; xarray objects carry the
@@ -54,34 +53,30 @@ class Fit:
     method: str
     message: str
     seconds: float
-    _engine: Engine
-    _optimum: Optimum
+    _estimate: Estimate
     _runs: tuple[Mapping[str, Any], ...]
-    _weights: np.ndarray
 
     # --- how it went ---------------------------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
         """How the run ended."""
-        return self._optimum.status
+        return self._estimate.optimum.status
 
     @property
     def converged(self) -> bool:
-        return self._optimum.converged
+        return self._estimate.optimum.converged
 
     @property
     def iterations(self) -> int:
         """Iterations of the run that was kept."""
-        return self._optimum.iterations
+        return self._estimate.optimum.iterations
 
     @cached_property
     def history(self) -> xr.Dataset:
         """The objective (log-likelihood; log-posterior under "map") at every iteration of the run that was kept."""
-        import xarray as xr
-
         name = "log_likelihood" if self.estimator == "mle" else "log_posterior"
-        values = self._optimum.history
+        values = self._estimate.optimum.history
         return xr.Dataset({name: ("iteration", values)}, coords={"iteration": np.arange(len(values))})
 
     @cached_property
@@ -90,8 +85,6 @@ class Fit:
 
         Starts that were set aside early, or ended where another one had been, have what was run of them.
         """
-        import xarray as xr
-
         [name] = self.history.data_vars
         rows = [np.asarray(run["history"]) for run in self._runs]
         values = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
@@ -116,21 +109,6 @@ class Fit:
 
     # --- estimates -----------------------------------------------------------------------------------------
 
-    @property
-    def _labels(self) -> Labels:
-        structure = self._engine.objective.tables.structure
-        return Labels(structure.dims, structure.coords)
-
-    @cached_property
-    def _report(self):
-        objective = self._engine.objective
-        estimands, latents, units = self._engine.readout.evaluate(self._optimum.point, objective.data)
-        return (
-            dict(zip(self._engine.readout.names, map(np.asarray, estimands), strict=True)),
-            dict(zip(self._engine.readout.latent_names, map(np.asarray, latents), strict=True)),
-            np.asarray(units),
-        )
-
     @cached_property
     def estimates(self) -> xr.Dataset:
         """Parameters and Deterministics at the optimum (constrained space).
@@ -138,29 +116,16 @@ class Fit:
         A Deterministic that depends on a latent is its posterior mean. Parameters held with ``fixed=`` are
         included at their values. The attribute ``left_out`` names Deterministics that cannot be reported, and why.
         """
-        values = {**self._engine.objective.tables.structure.fixed, **self._report[0]}
-        skipped = self._engine.objective.tables.skipped
-        left_out = {"left_out": "; ".join(f"{n}: {why}" for n, why in skipped.items())} if skipped else {}
-        return self._labels.dataset(self._in_model_order(values), estimator=self.estimator, **left_out)
+        return labelled.parameters_and_deterministics(self._estimate)
 
     @property
     def _parameters(self) -> frozenset[str]:
-        """Names of the model's free variables."""
-        return frozenset(v.name for v in self.model.free_RVs)
-
-    def _in_model_order(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        names = [v.name for v in [*self.model.free_RVs, *self.model.deterministics]]
-        return {name: values[name] for name in names if name in values}
+        return self._estimate.parameters
 
     @property
     def log_likelihood(self) -> float:
         """Log p(y | estimates): latents summed out, all constants, observation weights applied, no prior."""
-        return float(np.sum(self._weighted_units))
-
-    @property
-    def _weighted_units(self) -> np.ndarray:
-        """Log-likelihood of every unit times its weight; a weight of 0 drops the unit, impossible or not."""
-        return self._weights * np.where(self._weights == 0, 0.0, self._report[2])
+        return self._estimate.log_likelihood
 
     @property
     def log_prior(self) -> float | None:
@@ -170,7 +135,7 @@ class Fit:
     @property
     def log_posterior(self) -> float | None:
         """``log_likelihood + log_prior``, not normalized; None under "mle"."""
-        return self._optimum.value if self.estimator == "map" else None
+        return self._estimate.optimum.value if self.estimator == "map" else None
 
     @cached_property
     def pointwise_log_likelihood(self) -> xr.Dataset:
@@ -181,15 +146,7 @@ class Fit:
         nothing observed go by their name. Observation weights are applied, so that all entries add up to
         ``log_likelihood``.
         """
-        import xarray as xr
-
-        units = np.bincount(self._independent, self._weighted_units)
-        return xr.Dataset({g.name: self._labels.units(g, units[g.units]) for g in self._independent_groups})
-
-    @cached_property
-    def _independent_groups(self) -> tuple[UnitGroup, ...]:
-        """The independent units by what is observed of them."""
-        return unit_groups(self._engine.objective.tables, self._independent)
+        return labelled.pointwise_log_likelihood(self._estimate)
 
     @cached_property
     def latent_probabilities(self) -> xr.Dataset:
@@ -198,25 +155,7 @@ class Fit:
         The states carry the labels of the dimension of the latent's probabilities where the model gives it any.
         The component of an observed mixture ``y`` is called ``y_component``.
         """
-        return probabilities(self._engine.objective.tables, self._labels, self._report[1])
-
-    def _joint_density(self, latent: str) -> np.ndarray | None:
-        """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""
-        tables = self._engine.objective.tables
-        _, item = tables.structure.vector_of(latent)
-        if len(tables.structure.latents) != 1 or self.n_obs != item.n_elements:
-            return None
-        sites = {s.term: s for s in tables.sites}
-        for i, density in enumerate(tables.densities):
-            lead = len(density.lifted.slots)
-            axes = slice(lead, lead + density.lifted.ndim)
-            if i not in sites or any(n != 1 for a in sites[i].parameters for n in a.type.shape[axes]):
-                return None
-        units = np.empty(item.n_elements)
-        for factor, rows in zip(tables.factors, tables.elimination.unit_of_row, strict=True):
-            for view in factor.views:
-                units[view.address] = self._report[2][rows]
-        return self._report[1][latent].reshape(item.states, -1) * np.exp(units)
+        return labelled.latent_probabilities(self._estimate)
 
     # --- sizes and criteria --------------------------------------------------------------------------------
 
@@ -226,7 +165,7 @@ class Fit:
 
         Parameters and entries that are held with ``fixed=`` do not count; parameters on the boundary do.
         """
-        return self._engine.objective.space.size
+        return self._estimate.n_params
 
     @property
     def n_obs(self) -> float:
@@ -238,39 +177,7 @@ class Fit:
         observed Markov chain without observations that depend on its states has a unit for each step. Where weights
         differ within a unit (a dictionary that names the observations but not the labels, say) the largest counts.
         """
-        weights = np.zeros(1 + int(self._independent.max(initial=-1)))
-        np.maximum.at(weights, self._independent, self._weights)
-        total = float(np.sum(weights))
-        return int(total) if total == int(total) else total
-
-    @cached_property
-    def _independent(self) -> np.ndarray:
-        """For each unit of the log-likelihood the independent unit that it belongs to."""
-        return independent_units(self._engine.objective.tables)
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion, ``2 p - 2 log L`` (Akaike 1974), p = ``n_params``, log L = ``log_likelihood``."""
-        return 2.0 * self.n_params - 2.0 * self.log_likelihood
-
-    @property
-    def aicc(self) -> float:
-        """AIC with the small-sample correction ``2 p (p + 1) / (n - p - 1)`` (Hurvich & Tsai 1989), n = ``n_obs``.
-
-        NaN where n <= p + 1.
-        """
-        p, n = self.n_params, self.n_obs
-        return self.aic + 2.0 * p * (p + 1) / (n - p - 1) if n > p + 1 else float("nan")
-
-    @property
-    def bic(self) -> float:
-        """Bayesian information criterion, ``p log n - 2 log L`` (Schwarz 1978), n = ``n_obs``."""
-        return self.n_params * float(np.log(self.n_obs)) - 2.0 * self.log_likelihood
-
-    @property
-    def icl(self) -> float:
-        """BIC plus twice the classification entropy, ``bic + 2 entropy`` (Biernacki, Celeux & Govaert 2000)."""
-        return self.bic + 2.0 * self.entropy
+        return self._estimate.n_obs
 
     @cached_property
     def entropy(self) -> float:
@@ -287,62 +194,9 @@ class Fit:
         .. [1] Celeux, G. & Soromenho, G. *An entropy criterion for assessing the number of clusters in a mixture
            model*. J. Classification 13 (1996). https://doi.org/10.1007/BF01246098
         """
-        objective = self._engine.objective
-        return max(float(self._engine.readout.entropy(self._optimum.point, self._weights, objective.data)), 0.0)
+        return self._estimate.entropy
 
     # --- uncertainty ---------------------------------------------------------------------------------------
-
-    @cached_property
-    def _derivatives(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient and Hessian of the objective at the estimates, see :func:`derivatives_at`."""
-        value, gradient, hessian = derivatives_at(self._engine.objective, self._weights, self._optimum.point)
-        tolerance = 1e-8 * (1.0 + abs(self._optimum.value))
-        if not abs(float(value) - self._optimum.value) <= tolerance:
-            raise RuntimeError(
-                f"The objective at the estimates is {float(value):.10g}, the optimizer reported "
-                f"{self._optimum.value:.10g}; its curvature cannot be trusted. This is a bug of pm_mlem."
-            )
-        return gradient, hessian
-
-    @cached_property
-    def _diagnosis(self) -> Diagnosis:
-        """Which parameters have standard errors, and why not the others."""
-        objective = self._engine.objective
-        return diagnose(
-            objective, self._optimum.point, self._derivatives[1], partial(derivatives_at, objective, self._weights)
-        )
-
-    @property
-    def _information(self) -> Information:
-        return self._curvature[0]
-
-    @cached_property
-    def _curvature(self) -> tuple[Information, str]:
-        """The observed information, and why it says nothing about errors (then no direction of it is identified)."""
-        from pm_mlem.estimate.notes import no_maximum
-
-        information = self._diagnosis.information
-        assert information is not None
-        if self.status is Status.DEGENERATE:
-            return information.useless, "the objective has no maximum here"
-        objective = self._engine.objective
-        if objective.estimator == "map" and objective.kinks.prior_at(
-            objective.space.constrain(self._optimum.point), objective.data
-        ):
-            return information.useless, "the density of the priors has a kink at the estimate"
-        reason = no_maximum(self._engine, self._optimum, information, self._derivatives[0])
-        return (information.useless if reason else information), reason
-
-    @cached_property
-    def _jacobians(self) -> dict[str, np.ndarray]:
-        jacobians = self._engine.readout.jacobian(self._optimum.point, self._engine.objective.data)
-        return dict(zip(self._engine.readout.names, map(np.asarray, jacobians), strict=True))
-
-    @cached_property
-    def _scores(self) -> np.ndarray:
-        """Derivatives of the units' log-likelihoods at the estimates (unconstrained space), ``(units, p)``."""
-        objective = self._engine.objective
-        return np.asarray(objective.scores(self._optimum.point, objective.data))
 
     def covariance(
         self,
@@ -402,9 +256,10 @@ class Fit:
         .. [3] Louis, T. A. *Finding the observed information matrix when using the EM algorithm*. J. R. Statist. Soc. B
            44 (1982). https://doi.org/10.1111/j.2517-6161.1982.tb01203.x
         """
-        from pm_mlem.results.uncertainty import covariance
-
-        return covariance(self, kind, space, cluster, small_sample, bootstrap)
+        if kind == "bootstrap":
+            return self._replicates(bootstrap, cluster, small_sample).covariance(space)
+        uncertainty.check_no_bootstrap(bootstrap, kind)
+        return uncertainty.covariance(self._estimate, kind, space, cluster, small_sample)
 
     def standard_errors(
         self, kind: str = "observed", cluster=None, *, small_sample: bool = False, bootstrap: Bootstrap | None = None
@@ -424,9 +279,10 @@ class Fit:
             maximum there after all (less than 1e-4 above). See :meth:`summary` for the reason. Where entries are on the
             boundary or at infinity, the others take them as known. A Deterministic of nothing but held entries has 0.
         """
-        from pm_mlem.results.uncertainty import standard_errors
-
-        return standard_errors(self, kind, cluster, small_sample, bootstrap)
+        if kind == "bootstrap":
+            return self._replicates(bootstrap, cluster, small_sample).standard_errors()
+        uncertainty.check_no_bootstrap(bootstrap, kind)
+        return uncertainty.standard_errors(self._estimate, kind, cluster, small_sample)
 
     def confidence_intervals(
         self,
@@ -490,9 +346,19 @@ class Fit:
         >>> fit.confidence_intervals(kind="profile")["p"].values.round(3)
         array([0.825, 1.   ])
         """
-        from pm_mlem.results.uncertainty import confidence_intervals
-
-        return confidence_intervals(self, level, kind, covariance, cluster, small_sample, var_names, bootstrap)
+        uncertainty.check_level(level)
+        estimate = self._estimate
+        names = None if var_names is None else uncertainty.chosen(estimate, var_names)
+        if kind == "bootstrap":
+            found = self._replicates(bootstrap, cluster, small_sample).confidence_intervals(level)
+            return uncertainty.among(found, estimate, names)
+        uncertainty.check_no_bootstrap(bootstrap, kind)
+        uncertainty.check_kind(kind, covariance, cluster, small_sample)
+        if kind == "wald":
+            return uncertainty.wald_intervals(estimate, level, covariance, cluster, small_sample, names)
+        if names is None:
+            names = [n for n in listed(self) if n in estimate.target.readout.names]
+        return uncertainty.profiled_intervals(estimate, level, names)
 
     def profile(self, var: str, level: float = 0.95, points: int | Sequence[float] = 41) -> xr.Dataset:
         """The profile of the log-likelihood (of the log-posterior under "map").
@@ -542,9 +408,7 @@ class Fit:
         >>> curve["log_likelihood"].values.round(4)
         array([-2.7726, -2.2493])
         """
-        from pm_mlem.estimate.profile_scales import profile_curves
-
-        return profile_curves(self, var, level, points)
+        return profile_curves(self._estimate, var, level, points)
 
     def bootstrap(
         self,
@@ -604,8 +468,6 @@ class Fit:
         >>> bool(abs(error - np.sqrt(0.6 * 0.4 / 100)) < 0.01)
         True
         """
-        from pm_mlem.results.bootstrap import bootstrap
-
         return bootstrap(self, n, kind, random_seed, unit, progressbar)
 
     @cached_property
@@ -613,12 +475,10 @@ class Fit:
         """What ``kind="bootstrap"`` uses where no other is passed."""
         return self.bootstrap(random_seed=0, progressbar=False)
 
-    @cached_property
-    def _matcher(self) -> Matcher:
-        """What brings states into the order of this fit."""
-        from pm_mlem.estimate.alignment import Matcher
-
-        return Matcher(self)
+    def _replicates(self, given: Bootstrap | None, cluster, small_sample: bool) -> Bootstrap:
+        """The bootstrap that was passed, or the fit's own."""
+        uncertainty.check_bootstrap(self, given, cluster, small_sample)
+        return self._bootstrap if given is None else given
 
     # --- tables --------------------------------------------------------------------------------------------
 
@@ -635,29 +495,14 @@ class Fit:
             As for :meth:`covariance`. Several kinds stand side by side, ``se_observed``, ``se_sandwich``; intervals
             and notes are those of the first.
         """
-        from pm_mlem.results.summary import summary_table
-
         return summary_table(self, level, kind)
 
     @property
     def _summed_out(self) -> str:
-        from pm_mlem.results.summary import latents_line
-
-        return latents_line(self._engine.objective.tables.structure)
+        return latents_line(self._estimate.target.structure)
 
     def _note(self, name: str, index: tuple[int, ...], error: float) -> str:
-        space = self._engine.objective.space
-        if name in self._engine.objective.tables.structure.fixed:
-            return "fixed"
-        if name in space.held and not space.is_free(name)[index]:
-            return "fixed"
-        if np.isfinite(error):
-            return ""
-        if self._curvature[1]:
-            return f"no standard error: {self._curvature[1]}"
-        entries = entry_names(self.estimates[name])
-        position = int(np.ravel_multi_index(index, self.estimates[name].shape)) if index else 0
-        return self._diagnosis.reason(name, entries[position], position)
+        return self._estimate.note(name, index, error)
 
     # --- tests and influence --------------------------------------------------------------------------------
 
@@ -694,9 +539,10 @@ class Fit:
         >>> mlem.fit(model, progressbar=False).wald_test("p[a] = p[b]")
         Wald test of p[a] = p[b]: statistic 4.167, df 1, p-value 0.04123
         """
-        from pm_mlem.results.hypothesis_tests import wald_test
-
-        return wald_test(self, hypotheses, kind, cluster, small_sample)
+        replicated = None
+        if kind == "bootstrap":
+            replicated = self.covariance(kind, "unconstrained", cluster, small_sample=small_sample)
+        return hypothesis_tests.wald_test(self._estimate, hypotheses, kind, cluster, small_sample, replicated)
 
     def score_test(self, release: str | Sequence[str] | None = None, *, kind: str = "observed") -> HypothesisTest:
         """Test what ``fixed=`` holds, without fitting the larger model (Rao 1948).
@@ -726,9 +572,7 @@ class Fit:
         .. [1] Rao, C. R. *Large sample tests of statistical hypotheses concerning several parameters with applications
            to problems of estimation*. Proc. Camb. Phil. Soc. 44 (1948). https://doi.org/10.1017/S0305004100023987
         """
-        from pm_mlem.results.hypothesis_tests import score_test
-
-        return score_test(self, release, kind)
+        return hypothesis_tests.score_test(self._estimate, release, kind)
 
     def information_matrix_test(self, elements: str = "all") -> HypothesisTest:
         """A hint at misspecification: whether curvature and variability of the scores agree (White 1982).
@@ -765,9 +609,8 @@ class Fit:
         .. [2] Chesher, A. *The information matrix test*. Economics Letters 13 (1983).
         .. [3] Lancaster, T. *The covariance matrix of the information matrix test*. Econometrica 52 (1984).
         """
-        from pm_mlem.results.hypothesis_tests import information_matrix_test
-
-        return information_matrix_test(self, elements)
+        test = hypothesis_tests.information_matrix_test(self._estimate, elements)
+        return replace(test, table=hypothesis_tests.ratios(self.summary(kind=["observed", "opg", "sandwich"])))
 
     def influence(self) -> xr.Dataset:
         """By how much every independent unit moves the estimates (infinitesimal jackknife).
@@ -796,9 +639,7 @@ class Fit:
         .. [1] Pregibon, D. *Logistic regression diagnostics*. Annals of Statistics 9 (1981).
            https://doi.org/10.1214/aos/1176345513
         """
-        from pm_mlem.results.influence import influence
-
-        return influence(self)
+        return influence(self._estimate)
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
@@ -849,7 +690,7 @@ class Fit:
         Raises
         ------
         ValueError
-            The model's data were replaced after the fit, a wrong level, kind or number, the bootstrap of another fit.
+            A wrong level, kind or number, the bootstrap of another fit.
 
         Examples
         --------
@@ -860,9 +701,9 @@ class Fit:
         >>> round(float(az.loo(tree).p), 1)  # effective number of parameters
         1.0
         """
-        from pm_mlem.results.datatree import to_datatree
-
-        return to_datatree(self, draws, chains, random_seed, level, kind, bootstrap, log_likelihood)
+        replicates = None if bootstrap is None else self._replicates(bootstrap, None, False).draws
+        intervals = self.confidence_intervals(level, kind, bootstrap=bootstrap if kind == "bootstrap" else None)
+        return datatree.to_datatree(self, draws, chains, random_seed, intervals, replicates, log_likelihood)
 
     def sample_posterior_predictive(
         self,
@@ -908,7 +749,7 @@ class Fit:
         NotIdentifiedError
             The estimator has no normal approximation; ``parameters="estimates"`` needs none.
         ValueError
-            Potentials or distributions that cannot be drawn from, an unknown name, the model's data were replaced.
+            Potentials or distributions that cannot be drawn from, an unknown name.
 
         Examples
         --------
@@ -922,18 +763,10 @@ class Fit:
         >>> round(float(new.std()), 1)  # sqrt(1 + 1 / 3): of an observation, and of the estimate
         1.2
         """
-        from pm_mlem.results.posterior_predictive import sample_posterior_predictive
-
+        replicates = None if bootstrap is None else self._replicates(bootstrap, None, False).draws
         return sample_posterior_predictive(
-            self, draws, chains, random_seed, parameters, var_names, bootstrap, data, coords
+            self, draws, chains, random_seed, parameters, var_names, replicates, data, coords
         )
-
-    @cached_property
-    def _posterior_mode(self) -> PosteriorMode:
-        """The posterior of the whole model near the fit."""
-        from pm_mlem.estimate.posterior_mode import posterior_mode
-
-        return posterior_mode(self)
 
     def laplace(self, draws: int = 1000, random_seed: int | None = None, *, resample: bool = False) -> xr.DataTree:
         """Normal approximation of the posterior, and whether it is good enough.
@@ -970,7 +803,7 @@ class Fit:
         Raises
         ------
         ValueError
-            Fewer than 100 draws, a fit with ``weights=``, data that were replaced after the fit.
+            Fewer than 100 draws, a fit with ``weights=``.
         NotIdentifiedError
             No mode of the posterior is near the fit.
 
@@ -990,8 +823,6 @@ class Fit:
         >>> bool(tree["posterior"].attrs["pareto_k"] < 0.5)
         True
         """
-        from pm_mlem.results.laplace import laplace
-
         return laplace(self, draws, random_seed, resample)
 
     # --- latents and new data ------------------------------------------------------------------------------
@@ -1017,13 +848,7 @@ class Fit:
         .. [1] Viterbi, A. J. *Error bounds for convolutional codes and an asymptotically optimum decoding algorithm*.
            IEEE Trans. Inf. Theory 13 (1967). https://doi.org/10.1109/TIT.1967.1054010
         """
-        objective, readout = self._engine.objective, self._engine.readout
-        if not readout.latent_names:
-            raise ValueError("The model has no discrete latent variables to decode.")
-        states, joint = readout.decode(self._optimum.point, objective.data)
-        with np.errstate(invalid="ignore"):  # impossible units of weight 0
-            units = np.asarray(joint) - self._report[2]
-        return decoded(objective.tables, self._labels, readout.latent_names, states, units, self._weights)
+        return labelled.decoded_states(self._estimate)
 
     def predict(
         self, data: Mapping[str, Any] | None = None, coords: Mapping[str, Sequence] | None = None
@@ -1067,9 +892,7 @@ class Fit:
         >>> fit.predict({"x": [10.0]})["predictions"]["y"].values.round(2)
         array([20.2])
         """
-        from pm_mlem.results.predict import predict
-
-        return predict(self, data, coords)
+        return prediction.predict(self._estimate, data, coords)
 
     def score(self, data: Mapping[str, Any], coords: Mapping[str, Sequence] | None = None) -> float:
         """Log-likelihood of new values of the model's ``pm.Data`` at the estimates, without weights.
@@ -1096,38 +919,4 @@ class Fit:
         >>> round(float(np.exp(fit.score({"data": [1, 1]}))), 4)  # 0.75 squared
         0.5625
         """
-        from pm_mlem.results.predict import score
-
-        return score(self, data, coords)
-
-    # --- display -------------------------------------------------------------------------------------------
-
-    def __repr__(self) -> str:
-        from pm_mlem.results.summary import text
-
-        return text(self)
-
-    def _repr_html_(self) -> str:
-        from pm_mlem.results.summary import html
-
-        return html(self)
-
-    def __rich__(self):
-        from pm_mlem.results.summary import rich_display
-
-        return rich_display(self)
-
-
-def derivatives_at(
-    objective: Objective, weights: np.ndarray, point: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Value, gradient and Hessian of an objective.
-
-    Where the log-likelihood has kinks its Hessian says nothing, and minus the outer product of the units' scores takes
-    its place.
-    """
-    value, gradient, hessian = objective.derivatives(point, weights, objective.data)
-    if objective.kinks.terms:
-        scores = np.asarray(objective.scores(point, objective.data))
-        hessian = np.asarray(objective.prior_curvature(point, objective.data)) - variability(scores, weights)
-    return float(value), np.asarray(gradient), np.asarray(hessian)
+        return prediction.score(self._estimate, data, coords)

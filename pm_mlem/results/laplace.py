@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
+import xarray as xr
 
 from pm_mlem.errors import NotIdentifiedError
-from pm_mlem.estimate.posterior_mode import check_posterior
+from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.estimate.posterior_mode import check_posterior, posterior_mode
 from pm_mlem.results import recovery
 from pm_mlem.results.datatree import attributes
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from pm_mlem.results.fit import Fit
+from pm_mlem.results.reported import Reported
 
 FEWEST = 100
 """Draws that the shape of the largest ratios can be told from."""
@@ -26,13 +22,12 @@ CLOSE = 0.5
 """Shape of the largest ratios up to which their variance is finite (Yao et al. 2018)."""
 
 
-def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr.DataTree:
-    import xarray as xr
-
-    check_posterior(fit)
+def laplace(fit: Reported, draws: int, random_seed: int | None, resample: bool) -> xr.DataTree:
+    estimate = fit._estimate
+    check_posterior(estimate)
     if draws < FEWEST:
         raise ValueError(f"draws={draws} is too few to tell how good the approximation is; use {FEWEST} or more.")
-    mode = fit._posterior_mode
+    mode = estimate.kept(posterior_mode)
     if mode.reason:
         raise NotIdentifiedError(
             f"There is no normal approximation of the posterior: {mode.reason}. Give the parameters proper priors, "
@@ -40,7 +35,7 @@ def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr
         )
     rng = np.random.default_rng(random_seed)
     points = mode.normal.draws(draws, rng)
-    exact, normal = mode.density.on(points), mode.normal.log_density(points)
+    exact, normal = mode.log_density(points), mode.normal.log_density(points)
     log_weights, k = smoothed(exact - normal)
     stats = {"lp": exact, "log_q": normal, "log_weight": log_weights}
     if resample:
@@ -49,8 +44,8 @@ def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr
         points, stats = points[chosen], {"lp": exact[chosen], "log_q": normal[chosen]}
     good = min(1.0 - 1.0 / math.log10(draws), 0.7)
     shared = attributes(fit)
-    posterior, groups, left_out = recovery.extended(fit, parameters(fit, points), int(rng.integers(2**31)))
-    names = recovery.in_model_order(fit, [str(n) for n in posterior.data_vars])
+    posterior, groups, left_out = recovery.extended(estimate, parameters(estimate, points), int(rng.integers(2**31)))
+    names = recovery.in_model_order(estimate, [str(n) for n in posterior.data_vars])
     notes = {
         **shared,
         "approximation": "normal approximation of the posterior (Laplace), unconstrained space"
@@ -62,8 +57,8 @@ def laplace(fit: Fit, draws: int, random_seed: int | None, resample: bool) -> xr
     groups = {"posterior": posterior[names].assign_attrs(notes), **groups}
     coords = {"chain": [0], "draw": np.arange(draws)}
     groups["sample_stats"] = xr.Dataset({n: (("chain", "draw"), v[None]) for n, v in stats.items()}, coords)
-    groups["approximation"] = normal_of(fit).assign_attrs(sample_dims=[])
-    tree = xr.DataTree.from_dict({f"/{name}": data for name, data in {**groups, **recovery.data_of(fit)}.items()})
+    groups["approximation"] = normal_of(estimate).assign_attrs(sample_dims=[])
+    tree = xr.DataTree.from_dict({f"/{name}": data for name, data in {**groups, **recovery.data_of(estimate)}.items()})
     tree.attrs.update(shared)
     return tree
 
@@ -96,20 +91,14 @@ def verdict(k: float, good: float) -> str:
     )
 
 
-def parameters(fit: Fit, points: np.ndarray) -> xr.Dataset:
+def parameters(estimate: Estimate, points: np.ndarray) -> xr.Dataset:
     """Points of the unconstrained space (n, p) as labelled draws of the parameters."""
-    import xarray as xr
-
-    space = fit._engine.objective.space
-    values = dict(zip(space.names, map(np.asarray, jax.vmap(space.constrain)(points)), strict=True))
-    return xr.Dataset(recovery.labelled(fit, values, 1))
+    return xr.Dataset(recovery.labelled(estimate, estimate.target.constrained(points), 1))
 
 
-def normal_of(fit: Fit) -> xr.Dataset:
+def normal_of(estimate: Estimate) -> xr.Dataset:
     """Mean and covariance in the unconstrained space."""
-    import xarray as xr
-
-    normal, labels = fit._posterior_mode.normal, list(fit._engine.objective.space.labels)
+    normal, labels = estimate.kept(posterior_mode).normal, list(estimate.target.space.labels)
     return xr.Dataset(
         {"mean": ("parameter", normal.mean), "covariance": (("parameter", "parameter_bis"), normal.covariance)},
         coords={"parameter": labels, "parameter_bis": labels},

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from pm_mlem.estimate.labels import Labels
-from pm_mlem.graph.roles.structure import Latent
+from pm_mlem.estimate.labels import Labels, state_labels
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.units import unit_groups
 
@@ -22,14 +21,6 @@ def probabilities(tables: ModelTables, labels: Labels, values: Mapping[str, np.n
             for name, array in values.items()
         }
     )
-
-
-def state_labels(latent: Latent, labels: Labels) -> np.ndarray:
-    """The labels of the dimension of a latent's probabilities; its states where that has none."""
-    states = np.arange(latent.lower, latent.lower + latent.states)
-    if latent.states_dim is None or labels.coords.get(latent.states_dim) is None:
-        return states
-    return labels.coord(latent.states_dim, latent.states)
 
 
 def decoded(

@@ -5,25 +5,22 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pymc as pm
 import xarray as xr
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import NotIdentifiedError
+from pm_mlem.estimate.draws import Draws, check_sizes
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import Labels, unknown
-from pm_mlem.estimate.simulate import DrawGiven, checked_sampler, estimates_of, sampler
-from pm_mlem.graph.roles.dims import plain
+from pm_mlem.estimate.simulate import DrawGiven, checked_sampler, sampler, values_in
+from pm_mlem.graph.roles.snapshot import copy_with
 from pm_mlem.results.datatree import attributes, data_groups, posterior, tree_of
-from pm_mlem.results.draws import Draws, check_sizes, constrained, draws_of, labelled
-from pm_mlem.results.hypothesis_tests import check_data
-from pm_mlem.results.predict import Coords, Data, new_data
-
-if TYPE_CHECKING:
-    from pm_mlem.results.bootstrap import Bootstrap
-    from pm_mlem.results.fit import Fit
+from pm_mlem.results.draws import draws_of, labelled
+from pm_mlem.results.predict import Coords, Data, with_new_data
+from pm_mlem.results.reported import Reported
 
 PARAMETERS = ("draws", "estimates")
 SLOW = 20.0
@@ -31,28 +28,27 @@ SLOW = 20.0
 
 
 def sample_posterior_predictive(
-    fit: Fit,
+    fit: Reported,
     draws: int,
     chains: int,
     random_seed: int | None,
     parameters: str,
     var_names: Sequence[str] | None,
-    bootstrap: Bootstrap | None,
+    replicates: Draws | None,
     data: Data | None,
     coords: Coords | None,
 ) -> xr.DataTree:
     """See :meth:`pm_mlem.Fit.sample_posterior_predictive`."""
-    check_data(fit)
-    rng = np.random.default_rng(random_seed)
-    drawn = parameter_draws(fit, draws, chains, rng, parameters, bootstrap)
-    variables = chosen(fit, var_names)
+    estimate, rng = fit._estimate, np.random.default_rng(random_seed)
+    drawn = parameter_draws(estimate, draws, chains, rng, parameters, replicates)
     new = data is not None or coords is not None
-    with new_data(fit.model, data or {}, coords) if new else nullcontext():
-        arrays = simulated(fit, variables, drawn, rng)
-        labels = Labels(fit.model.named_vars_to_dims, fit.model.coords) if new else fit._labels
-        found = data_groups(fit, labels)
+    target = estimate.target
+    model = copy_with(target.model, with_new_data(target, data or {}, coords)) if new else target.source
+    arrays = simulated(estimate, model, chosen(estimate, model, var_names), drawn, rng)
+    labels = Labels(model.named_vars_to_dims, model.coords) if new else estimate.labels
+    found = data_groups(model, labels)
     predictive = labelled(labels, drawn, arrays).assign_attrs(parameters=drawn.approximation)
-    groups = {"posterior": posterior(fit, drawn)}
+    groups = {"posterior": posterior(estimate, drawn)}
     if new:
         groups["predictions"] = predictive
         if "constant_data" in found:
@@ -63,7 +59,7 @@ def sample_posterior_predictive(
 
 
 def parameter_draws(
-    fit: Fit, draws: int, chains: int, rng: np.random.Generator, parameters: str, bootstrap: Bootstrap | None
+    estimate: Estimate, draws: int, chains: int, rng: np.random.Generator, parameters: str, replicates: Draws | None
 ) -> Draws:
     """The parameters of each data set.
 
@@ -78,29 +74,28 @@ def parameter_draws(
         raise ValueError(f"parameters={parameters!r} is unknown; use 'draws' or 'estimates'.")
     if parameters == "draws":
         try:
-            return draws_of(fit, draws, chains, rng, bootstrap)
+            return draws_of(estimate, draws, chains, rng, replicates)
         except NotIdentifiedError as error:
             raise NotIdentifiedError(f"{error} Use parameters='estimates' for data at the estimates alone.") from None
-    if bootstrap is not None:
+    if replicates is not None:
         raise ValueError("bootstrap= belongs to parameters='draws', not to 'estimates'.")
     check_sizes(draws, chains)
-    points = np.repeat(fit._optimum.point[None], draws * chains, axis=0)
+    points = np.repeat(estimate.point[None], draws * chains, axis=0)
     return Draws(points, chains, "the estimates, without their uncertainty")
 
 
-def chosen(fit: Fit, names: Sequence[str] | None) -> list[Variable]:
-    """The variables that are drawn.
+def chosen(estimate: Estimate, model: pm.Model, names: str | Sequence[str] | None) -> list[Variable]:
+    """The variables of a model that are drawn.
 
     Raises
     ------
     ValueError
         A parameter, or no variable at all.
     """
-    model, structure = plain(fit.model), fit._engine.objective.tables.structure
-    observed = [rv for rv in model.observed_RVs if rv.name in structure.observed]
+    observed = [rv for rv in model.observed_RVs if rv.name in estimate.target.structure.observed]
     if names is None:
         return observed
-    held = {rv.name for rv in estimates_of(fit)}
+    held = {rv.name for rv in values_in(model, estimate)}
     latents = [rv for rv in model.free_RVs if rv.name not in held]
     known = {str(v.name): v for v in [*observed, *latents, *model.deterministics]}
     names = [names] if isinstance(names, str) else list(names)
@@ -112,15 +107,17 @@ def chosen(fit: Fit, names: Sequence[str] | None) -> list[Variable]:
     return [known[name] for name in names]
 
 
-def simulated(fit: Fit, variables: Sequence[Variable], drawn: Draws, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def simulated(
+    estimate: Estimate, model: pm.Model, variables: Sequence[Variable], drawn: Draws, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Variables drawn from their distributions given the parameters of each draw, draws first."""
-    values = estimates_of(fit)
-    draw = checked_sampler(plain(fit.model), variables, list(values), values)
+    values = values_in(model, estimate)
+    draw = checked_sampler(model, variables, list(values), values)
     began = time.perf_counter()
     draw(np.random.default_rng(0), values)
     if (time.perf_counter() - began) * len(drawn.points) > SLOW:
         draw = compiled(variables, list(values), draw)
-    by_name = constrained(fit, drawn.points)
+    by_name = estimate.target.constrained(drawn.points)
     found = []
     for i in range(len(drawn.points)):
         found.append(draw(rng, {rv: by_name[rv.name][i] if rv.name in by_name else v for rv, v in values.items()}))

@@ -3,89 +3,77 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pymc as pm
 import xarray as xr
 from pymc.exceptions import ShapeError, ShapeWarning
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import Labels
-from pm_mlem.graph.roles.dims import plain
+from pm_mlem.estimate.target import Target
 from pm_mlem.graph.roles.means import data_of, has_probabilities, mean_name
+from pm_mlem.graph.roles.snapshot import Snapshot, own_copy, snapshot
 from pm_mlem.graph.roles.structure import PLAIN
-from pm_mlem.graph.tables.model_tables import ModelTables
-from pm_mlem.objective.engine import Engine, engine_for
 from pm_mlem.objective.weights import unit_weights
 from pm_mlem.results.latents import decoded, probabilities
-
-if TYPE_CHECKING:
-    from pm_mlem.results.fit import Fit
 
 Data = Mapping[str, Any]
 Coords = Mapping[str, Sequence]
 
 
-def score(fit: Fit, data: Data, coords: Coords | None) -> float:
+def score(estimate: Estimate, data: Data, coords: Coords | None) -> float:
     """See :meth:`pm_mlem.Fit.score`."""
-    with new_data(fit.model, data, coords):
-        engine = engine_at(fit, fit.estimator, data)
-        engine.reference  # noqa: B018  (checks the plan)
-        weights = unit_weights(engine.objective.tables, None)
-        return float(engine.readout.log_likelihood(fit._optimum.point, weights, engine.objective.data))
+    target = target_at(estimate, with_new_data(estimate.target, data, coords))
+    target.engine.reference  # noqa: B018  (checks the plan)
+    return target.log_likelihood(estimate.point)
 
 
-def predict(fit: Fit, data: Data | None, coords: Coords | None) -> xr.DataTree:
+def predict(estimate: Estimate, data: Data | None, coords: Coords | None) -> xr.DataTree:
     """See :meth:`pm_mlem.Fit.predict`."""
-    model, read = fit.model, plain(fit.model)
-    unknown = [] if data is None else [rv.name for rv in read.observed_RVs if not data_of(read, rv) & set(data)]
-    with new_data(model, data or {}, coords):
-        engine = engine_at(fit, "mle", data or {}, unknown=tuple(unknown), means=True)
-        groups = predictions(fit, engine, unknown)
+    content, model = with_new_data(estimate.target, data or {}, coords), estimate.target.source
+    unknown = [] if data is None else [rv.name for rv in model.observed_RVs if not data_of(model, rv) & set(data)]
+    target = target_at(estimate, content, "mle", unknown=tuple(unknown), means=True)
+    groups = predictions(target, estimate.point, unknown)
     return xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items() if group.data_vars})
 
 
-def predictions(fit: Fit, engine: Engine, unknown: Sequence[str]) -> dict[str, xr.Dataset]:
-    """The groups of a prediction; the model holds the new data."""
-    model, readout, tables = plain(fit.model), engine.readout, engine.objective.tables
+def predictions(target: Target, point: np.ndarray, unknown: Sequence[str]) -> dict[str, xr.Dataset]:
+    """The groups of a prediction by a target that has the new data."""
+    model, readout, tables = target.source, target.readout, target.tables
     labels = Labels(tables.structure.dims, tables.structure.coords)
-    point, data = fit._optimum.point, engine.objective.data
-    estimands, latents, units = readout.evaluate(point, data)
-    values = dict(zip(readout.names, map(np.asarray, estimands), strict=True))
+    values, latents, units = target.report(point)
     means, left_out = {}, []
     for rv in model.observed_RVs:
         name = rv.name
         if mean_name(rv) in values:
             extra = {f"{name}_state": np.arange(values[mean_name(rv)].shape[-1])} if has_probabilities(rv) else {}
-            target = shape_of(model, rv, tables, rv.name in unknown)
-            means[name] = labels.array(name, widened(values[mean_name(rv)], target, len(extra)), extra)
+            wanted = shape_of(target, model, name, name in unknown)
+            means[name] = labels.array(name, widened(values[mean_name(rv)], wanted, len(extra)), extra)
         else:
             left_out.append(name)
     derived = {v.name: values[v.name] for v in model.deterministics if v.name in values}
     result = {
         "predictions": xr.Dataset(means, attrs={"left_out": left_out} if left_out else {}),
         "deterministics": labels.dataset(derived),
-        "latent_posterior": probabilities(
-            tables, labels, dict(zip(readout.latent_names, map(np.asarray, latents), strict=True))
-        ),
+        "latent_posterior": probabilities(tables, labels, latents),
     }
     if readout.latent_names:
-        states, joint = readout.decode(point, data)
-        given = np.asarray(joint) - np.asarray(units)
+        states, joint = target.decode(point)
+        given = joint - units
         result["latent_states"] = decoded(tables, labels, readout.latent_names, states, given, np.ones(len(given)))
     return result
 
 
-def shape_of(model: pm.Model, rv: Variable, tables: ModelTables, unknown: bool) -> tuple[int, ...] | None:
+def shape_of(target: Target, model: pm.Model, name: str, unknown: bool) -> tuple[int, ...] | None:
     """The shape of an observed variable; None where nothing but its mean tells."""
     if not unknown:
-        return tables.structure.leaves[rv].shape
-    dims = model.named_vars_to_dims.get(rv.name)
+        return next(leaf.shape for rv, leaf in target.structure.leaves.items() if rv.name == name)
+    dims = model.named_vars_to_dims.get(name)
     if not dims or None in dims:
         return None
     return tuple(int(model.dim_lengths[d].eval(mode=PLAIN)) for d in dims)
@@ -102,23 +90,18 @@ def widened(values: np.ndarray, shape: tuple[int, ...] | None, extra: int) -> np
 # --- new data ---------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def new_data(model: pm.Model, data: Data, coords: Coords | None) -> Iterator[None]:
-    """The model with other data; what it had before is put back at the end, whatever happens."""
-    check_names(model, data, coords or {})
-    held = [v for v in [*model.data_vars, *model.dim_lengths.values()] if isinstance(v, SharedVariable)]
-    values, labels = [v.get_value() for v in held], dict(model.coords)
-    try:
-        for name, value in data.items():
-            replace(model, name, value, coords)
-        for dim, names in (coords or {}).items():
-            if len(names) != int(model.dim_lengths[dim].eval(mode=PLAIN)):
-                model.set_dim(dim, len(names), coord_values=names)
-        yield
-    finally:
-        for variable, value in zip(held, values, strict=True):
-            variable.set_value(value)
-        model._coords.update(labels)
+def with_new_data(target: Target, data: Data, coords: Coords | None) -> Snapshot:
+    """What the model would hold with other data; the user's model is not written to."""
+    check_names(target.model, data, coords or {})
+    if not data and not coords:
+        return target.content
+    model = own_copy(target.model, target.content)
+    for name, value in data.items():
+        replace(model, name, value, coords)
+    for dim, names in (coords or {}).items():
+        if len(names) != int(model.dim_lengths[dim].eval(mode=PLAIN)):
+            model.set_dim(dim, len(names), coord_values=names)
+    return snapshot(model)
 
 
 def replace(model: pm.Model, name: str, value, coords: Coords | None) -> None:
@@ -176,27 +159,28 @@ def check_names(model: pm.Model, data: Data, coords: Coords) -> None:
             )
 
 
-def engine_at(fit: Fit, estimator: str, data: Data, **options) -> Engine:
-    """The compiled functions of the fit's model, which holds new data."""
-    model, arguments = fit.model, dict(fit._engine.arguments)
+def target_at(estimate: Estimate, content: Snapshot, estimator: str | None = None, **choices: Any) -> Target:
+    """The functions of the fit's model with other data, without weights."""
+    target, before = estimate.target, estimate.target.space.shapes
     try:
-        engine = engine_for(model, estimator, **arguments, **options)
-        while grown := engine.larger_bounds(fit._optimum.point):
-            engine = engine_for(model, estimator, **{**arguments, "bounds": grown}, **options)
+        found = target.at(content, estimator, **choices)
+        while grown := found.engine.larger_bounds(estimate.point):
+            found = target.at(content, estimator, **{**choices, "bounds": grown})
     except UnsupportedModelError:
         raise
     except Exception as error:
-        shapes = ", ".join(f"'{v.name}': {v.get_value(borrow=True).shape}" for v in model.data_vars)
+        held = {n: v for n, v in content.values.items() if n in target.model.named_vars}
+        shapes = ", ".join(f"'{name}': {value.shape}" for name, value in held.items())
         raise ValueError(
             f"The model cannot be evaluated with these data ({error}). The shapes now are {shapes}: give new values "
             "for all data whose length changes, and let the length of variables follow the data with dims= or "
             "shape=x.shape instead of a number."
         ) from error
-    before, after = fit._engine.objective.space.shapes, engine.objective.space.shapes
+    after = found.space.shapes
     for name, shape in before.items():
         if after[name] != shape:
             raise ValueError(
                 f"The parameter '{name}' has shape {shape} in the fit and {after[name]} with the new data: there is no "
                 "estimate for all of its entries."
             )
-    return engine
+    return found.with_weights(unit_weights(found.tables, None))

@@ -5,28 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytensor.tensor as pt
+import xarray as xr
 from pymc.pytensorf import find_rng_nodes
 from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.tables.counts import edges
-from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.results.datatree import data_groups
 from pm_mlem.results.latents import probabilities
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-    from pm_mlem.results.fit import Fit
 
 Draws = Mapping[str, np.ndarray]
 """Values by name, draws along the first axis."""
@@ -50,15 +43,10 @@ class Recovered:
     units: np.ndarray | None
 
 
-def recover(fit: Fit, parameters: Draws, seed: int, pointwise: bool = False) -> Recovered:
+def recover(estimate: Estimate, parameters: Draws, seed: int, pointwise: bool = False) -> Recovered:
     """Draws of the latents given draws of the parameters (constrained space), one configuration for each."""
-    engine = fit._engine
-    objective, readout = engine.objective, engine.readout
-    theta = [jnp.asarray(parameters[name]) for name in objective.space.names]
-    n = len(next(iter(parameters.values())))
-    keys = jax.random.split(jax.random.key(seed), n)
-    means, states, units = readout.recovered(theta, keys, objective.data, pointwise)
-    names = readout.latent_names
+    means, states, units = estimate.target.recovered(parameters, seed, pointwise)
+    names = estimate.target.readout.latent_names
     return Recovered(
         dict(zip(names, map(np.asarray, states), strict=True)),
         dict(zip(names, map(np.asarray, means), strict=True)),
@@ -67,7 +55,7 @@ def recover(fit: Fit, parameters: Draws, seed: int, pointwise: bool = False) -> 
 
 
 def extended(
-    fit: Fit, posterior: xr.Dataset, seed: int, pointwise: bool = False
+    estimate: Estimate, posterior: xr.Dataset, seed: int, pointwise: bool = False
 ) -> tuple[xr.Dataset, dict[str, xr.Dataset], list[str]]:
     """Draws of the parameters with latents, missing data and Deterministics beside them.
 
@@ -84,26 +72,24 @@ def extended(
     """
     chains = posterior.sizes["chain"]
     drawn = {str(name): flattened(array) for name, array in posterior.data_vars.items()}
-    found = recover(fit, drawn, seed, pointwise)
-    values, left_out = follow(fit, {**drawn, **found.states}, seed)
+    found = recover(estimate, drawn, seed, pointwise)
+    values, left_out = follow(estimate, {**drawn, **found.states}, seed)
     draws = {"chain": posterior["chain"], "draw": posterior["draw"]}
-    arrays = labelled(fit, {**found.states, **values}, chains)
+    arrays = labelled(estimate, {**found.states, **values}, chains)
     posterior = posterior.assign({name: array.assign_coords(draws) for name, array in arrays.items()})
     groups = {}
     if found.probabilities:
-        groups["latent_posterior"] = latent_posterior(fit, found)
+        groups["latent_posterior"] = latent_posterior(estimate, found)
     if found.units is not None:
-        groups["log_likelihood"] = log_likelihood(fit, found.units, chains).assign_coords(draws)
-    if sentence := cut_off(fit, found):
+        groups["log_likelihood"] = log_likelihood(estimate, found.units, chains).assign_coords(draws)
+    if sentence := cut_off(estimate, found):
         warnings.warn(sentence, UserWarning, stacklevel=4)
     return posterior, groups, left_out
 
 
-def cut_off(fit: Fit, found: Recovered) -> str:
+def cut_off(estimate: Estimate, found: Recovered) -> str:
     """A sentence about counts whose posterior reaches beyond what is enumerated."""
-    pressing = {
-        n: mass for n, mass in edges(fit._engine.objective.tables, found.probabilities).items() if mass > CUT_OFF
-    }
+    pressing = {n: mass for n, mass in edges(estimate.target.tables, found.probabilities).items() if mass > CUT_OFF}
     if not pressing:
         return ""
     listed = ", ".join(f"'{name}' (probability {mass:.1g})" for name, mass in pressing.items())
@@ -116,7 +102,7 @@ def cut_off(fit: Fit, found: Recovered) -> str:
 # --- Deterministics and missing data ----------------------------------------------------------------------
 
 
-def follow(fit: Fit, values: Draws, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
+def follow(estimate: Estimate, values: Draws, seed: int) -> tuple[dict[str, np.ndarray], list[str]]:
     """What follows from draws of parameters and latents: missing entries of observed variables, Deterministics.
 
     Missing entries that the likelihood does not depend on are drawn from their distribution.
@@ -126,7 +112,7 @@ def follow(fit: Fit, values: Draws, seed: int) -> tuple[dict[str, np.ndarray], l
     values : by name, draws along the first axis, without those that were given
     left_out : what depends on a variable that is not given
     """
-    model, structure = fit.model, fit._engine.objective.tables.structure
+    model, structure = estimate.target.source, estimate.target.structure
     inputs = {rv: rv.type() for rv in model.free_RVs if rv.name in values}
     given: dict[Variable, Variable] = dict(inputs)
     given |= {rv: pt.constant(structure.fixed[rv.name], dtype=rv.type.dtype) for rv in model.free_RVs
@@ -153,15 +139,13 @@ def follow(fit: Fit, values: Draws, seed: int) -> tuple[dict[str, np.ndarray], l
 # --- labels -----------------------------------------------------------------------------------------------
 
 
-def labelled(fit: Fit, values: Draws, chains: int) -> dict[str, xr.DataArray]:
+def labelled(estimate: Estimate, values: Draws, chains: int) -> dict[str, xr.DataArray]:
     """Draws by name with the dims and coords of the model behind ``chain`` and ``draw``."""
-    return {name: along_chains(fit._labels.array(name, array[0]), array, chains) for name, array in values.items()}
+    return {name: along_chains(estimate.labels.array(name, array[0]), array, chains) for name, array in values.items()}
 
 
 def along_chains(one: xr.DataArray, draws: np.ndarray, chains: int) -> xr.DataArray:
     """Draws labelled like one of them."""
-    import xarray as xr
-
     shaped = draws.reshape(chains, len(draws) // chains, *one.shape)
     coords = {"chain": np.arange(chains), "draw": np.arange(shaped.shape[1]), **one.coords}
     return xr.DataArray(shaped, dims=("chain", "draw", *one.dims), coords=coords, name=one.name)
@@ -171,29 +155,27 @@ SUMMED_OUT = "summed out"
 """How log-likelihoods by draw treat the latents, in the attribute ``latents`` of their group."""
 
 
-def log_likelihood(fit: Fit, units: np.ndarray, chains: int) -> xr.Dataset:
+def log_likelihood(estimate: Estimate, units: np.ndarray, chains: int) -> xr.Dataset:
     """Log-likelihoods (draws, units) by independent unit, as in ``Fit.pointwise_log_likelihood``."""
-    import xarray as xr
-
-    joined = fit._independent
+    joined = estimate.independent
     summed = np.stack([np.bincount(joined, row) for row in units])
-    groups = unit_groups(fit._engine.objective.tables, joined)
+    groups = estimate.independent_groups
     arrays = {}
     for group in groups:
         own = summed[:, group.units]
-        arrays[group.name] = along_chains(fit._labels.units(group, own[0]), own, chains)
+        arrays[group.name] = along_chains(estimate.labels.units(group, own[0]), own, chains)
     return xr.Dataset(arrays, attrs={"latents": SUMMED_OUT})
 
 
-def latent_posterior(fit: Fit, found: Recovered) -> xr.Dataset:
+def latent_posterior(estimate: Estimate, found: Recovered) -> xr.Dataset:
     """Posterior probabilities of the latents averaged over the draws."""
-    return probabilities(fit._engine.objective.tables, fit._labels, found.probabilities)
+    return probabilities(estimate.target.tables, estimate.labels, found.probabilities)
 
 
-def in_model_order(fit: Fit, names: Sequence[str]) -> list[str]:
+def in_model_order(estimate: Estimate, names: Sequence[str]) -> list[str]:
     """Names in the order of the model's variables: free ones, hidden components, Deterministics."""
-    free = [v.name for v in fit.model.free_RVs]
-    derived = [v.name for v in fit.model.deterministics]
+    model = estimate.target.model
+    free, derived = ([v.name for v in variables] for variables in (model.free_RVs, model.deterministics))
     return [n for n in [*free, *[n for n in names if n not in {*free, *derived}], *derived] if n in set(names)]
 
 
@@ -203,13 +185,11 @@ def flattened(array: xr.DataArray) -> np.ndarray:
     return np.asarray(array).reshape(-1, *array.shape[2:])
 
 
-def data_of(fit: Fit) -> dict[str, xr.Dataset]:
+def data_of(estimate: Estimate) -> dict[str, xr.Dataset]:
     """Groups of data of the user's model; what is held with ``fixed=`` is a constant."""
-    import xarray as xr
-
-    groups = data_groups(fit, fit._labels)
-    held = list(fit._engine.objective.tables.structure.fixed)
+    groups = data_groups(estimate.target.source, estimate.labels)
+    held = list(estimate.target.structure.fixed)
     if held:
-        constants = fit.estimates[held].drop_attrs()
+        constants = estimate.labels.dataset({name: estimate.reported[name] for name in held})
         groups["constant_data"] = xr.merge([groups.get("constant_data", xr.Dataset()), constants])
     return groups

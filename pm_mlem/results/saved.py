@@ -14,6 +14,7 @@ import xarray as xr
 from pm_mlem.estimate.labels import unknown
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.optimize.problem import Status
+from pm_mlem.results.summary import Shown, summary_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ REFIT = "it needs the model, which a tree does not hold: fit again with mlem.fit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SavedFit:
+class SavedFit(Shown):
     """A fit restored from its tree, for reporting, without its model.
 
     Made by :func:`pm_mlem.from_datatree`. It has the estimates, their uncertainty, the criteria and the tables of the
@@ -147,22 +148,6 @@ class SavedFit:
         return self._tree.attrs["n_obs"]
 
     @property
-    def aic(self) -> float:
-        return float(self._tree.attrs["aic"])
-
-    @property
-    def aicc(self) -> float:
-        return float(self._tree.attrs["aicc"])
-
-    @property
-    def bic(self) -> float:
-        return float(self._tree.attrs["bic"])
-
-    @property
-    def icl(self) -> float:
-        return float(self._tree.attrs["icl"])
-
-    @property
     def entropy(self) -> float:
         """Classification entropy, as :attr:`pm_mlem.Fit.entropy`."""
         return float(self._tree.attrs["entropy"])
@@ -273,9 +258,11 @@ class SavedFit:
             As for :meth:`confidence_intervals`.
         kind : {"observed"}
         """
-        from pm_mlem.results.summary import summary_table
-
         return summary_table(self, level, kind)
+
+    @property
+    def _estimate(self) -> None:
+        return None
 
     @property
     def _summed_out(self) -> str:
@@ -287,21 +274,6 @@ class SavedFit:
     def to_datatree(self) -> xr.DataTree:
         """The tree itself."""
         return self._tree
-
-    def __repr__(self) -> str:
-        from pm_mlem.results.summary import text
-
-        return text(self)
-
-    def _repr_html_(self) -> str:
-        from pm_mlem.results.summary import html
-
-        return html(self)
-
-    def __rich__(self):
-        from pm_mlem.results.summary import rich_display
-
-        return rich_display(self)
 
     # --- parts ---------------------------------------------------------------------------------------------
 

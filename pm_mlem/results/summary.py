@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pm_mlem.estimate.labels import entry_names
+from pm_mlem.results.reported import Reported, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pm_mlem.graph.roles.structure import ModelStructure
-    from pm_mlem.results.fit import Fit
-
-LARGE = 100
-"""A Deterministic with more entries than this is not a row of the table."""
 
 
-def listed(fit: Fit) -> list[str]:
-    """Variables with rows in the summary."""
-    return [str(n) for n, a in fit.estimates.data_vars.items() if n in fit._parameters or a.size <= LARGE]
+class Shown(Reported):
+    """A fit that shows itself in a terminal, in a notebook and through rich."""
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
+    def __rich__(self):
+        return rich_display(self)
 
 
-def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
+def summary_table(fit: Reported, level: float, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
     import pandas as pd
 
     kinds = [kind] if isinstance(kind, str) else list(kind)
@@ -54,7 +59,7 @@ def summary_table(fit: Fit, level: float, kind: str | Sequence[str] = "observed"
     return pd.DataFrame(rows, index=index, columns=["estimate", *columns, "ci_lb", "ci_ub", "note"])
 
 
-def header(fit: Fit) -> list[tuple[str, str]]:
+def header(fit: Reported) -> list[tuple[str, str]]:
     kind = {"mle": "maximum likelihood", "map": "maximum a posteriori"}[fit.estimator]
     lines = [
         ("estimator", f"{kind} ({fit.estimator})"),
@@ -85,7 +90,7 @@ def latents_line(structure: ModelStructure) -> str:
     return ", ".join(parts)
 
 
-def text(fit: Fit) -> str:
+def text(fit: Reported) -> str:
     lines = header(fit)
     width = max(len(key) for key, _ in lines)
     top = "\n".join(f"{key:<{width}}  {value}" for key, value in lines)
@@ -93,7 +98,7 @@ def text(fit: Fit) -> str:
     return f"{top}\n\n{table.to_string(float_format=lambda v: f'{v:.4g}')}"
 
 
-def estimates_table(fit: Fit) -> pd.DataFrame:
+def estimates_table(fit: Reported) -> pd.DataFrame:
     """Estimates only: what a quick look needs, without computing any curvature."""
     import pandas as pd
 
@@ -104,7 +109,7 @@ def estimates_table(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame({"estimate": values}, index=index)
 
 
-def shown(fit: Fit) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def shown(fit: Reported) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Columns and rows of the summary as text; notes only where there are any."""
     table = summary_table(fit, 0.95)
     columns = [c for c in table.columns if c != "note" or any(table["note"])]
@@ -115,7 +120,7 @@ def shown(fit: Fit) -> tuple[list[str], list[tuple[str, list[str]]]]:
     return columns, rows
 
 
-def html(fit: Fit) -> str:
+def html(fit: Reported) -> str:
     """For notebooks."""
     left, right = "text-align:left", "text-align:right"
     top = "".join(f"<tr><th style='{left}'>{escape(k)}</th><td style='{left}'>{escape(v)}</td></tr>"
@@ -130,7 +135,7 @@ def html(fit: Fit) -> str:
     return f"<table>{top}</table><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def rich_display(fit: Fit):
+def rich_display(fit: Reported):
     """For ``rich.print`` and IPython with rich."""
     from rich.console import Group
     from rich.table import Table

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import time
 import warnings
-from copy import copy
 from typing import ClassVar
 
 import numpy as np
@@ -20,8 +19,7 @@ import pymc_extras as pmx
 from common import table
 
 import pm_mlem as mlem
-from pm_mlem.fit import problem_of
-from pm_mlem.objective.engine import engine_for
+from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.optimize.loop import run
 
 LEVEL = 0.95
@@ -187,17 +185,15 @@ class Refits:
     """Fits of one model to data of the same shapes, started at the truth; compiled functions are shared."""
 
     def __init__(self, fit, truth):
-        self.fit = dataclasses.replace(fit, _engine=engine_for(fit.model, fit.estimator, replaceable=True))
-        for how in KINDS:  # compiles what copies of the engine will share
-            self.fit.confidence_intervals(LEVEL, kind=how)
-        self.objective = self.fit._engine.objective
-        self.start = self.objective.space.unconstrain(truth)
+        self.fit, estimate = fit, fit._estimate
+        self.target = estimate.target.replaceable(estimate.point)
+        self.start = self.target.space.unconstrain(truth)
 
     def __call__(self, drawn):
-        engine = copy(self.fit._engine)
-        object.__setattr__(engine, "objective", self.objective.with_data(self.objective.data_with(drawn)))
-        optimum = run(mlem.Newton(), problem_of(engine, self.fit._weights), self.start)
-        return dataclasses.replace(self.fit, _engine=engine, _optimum=optimum)
+        target = self.target.with_data(drawn)
+        return dataclasses.replace(
+            self.fit, _estimate=Estimate(target, run(mlem.Newton(), target.problem(), self.start))
+        )
 
 
 def study(name, sets, seed):

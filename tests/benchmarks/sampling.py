@@ -64,7 +64,7 @@ def on_the_marginal(model, fit, draws=1000, tune=1000):
 
 
 def as_it_is(model, fit, draws=1000, tune=1000):
-    start = {name: fit.estimates[name].values for name in fit._engine.objective.space.names}
+    start = {name: fit.estimates[name].values for name in fit._estimate.target.engine.objective.space.names}
     return pm.sample(draws, tune=tune, model=model, initvals=start, **OPTIONS)
 
 

@@ -151,7 +151,7 @@ def test_distances_count_standard_errors(fit):
 
     draws = {n: fit.estimates[n].values[None] for n in ("w", "mu")}
     draws["mu"] = draws["mu"] + fit.standard_errors()["mu"].values.mean()
-    [found] = distances(fit, Symmetry(("z",), (0,), 2, (("mu", 0),)), draws)
+    [found] = distances(fit._estimate, Symmetry(("z",), (0,), 2, (("mu", 0),)), draws)
     errors, mu = fit.standard_errors()["mu"].values, fit.estimates["mu"].values
     scale, moved = np.mean(errors**2), mu + errors.mean()
     np.testing.assert_allclose(found, (mu[:, None] - moved[None]) ** 2 / scale)

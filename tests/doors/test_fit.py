@@ -11,8 +11,8 @@ from pytensor.graph.op import Op
 from scipy import stats
 
 import pm_mlem as mlem
+from pm_mlem.estimate.draws import normal_draws
 from pm_mlem.objective.engine import ENGINES
-from pm_mlem.results.draws import normal_draws
 
 pytestmark = pytest.mark.compiled
 
@@ -148,7 +148,7 @@ def test_equal_initial_components_are_separated():
 
 def test_second_fit_reuses_the_compiled_functions(faithful, faithful_fit):
     again = mlem.fit(faithful, random_seed=1, progressbar=False)
-    assert again._engine is faithful_fit._engine
+    assert again._estimate.target.engine is faithful_fit._estimate.target.engine
 
 
 def test_engines_are_forgotten_with_their_model():
@@ -425,7 +425,7 @@ def test_flat_direction_is_named(model):
     assert summary["se"].isna().all()
     assert (summary["note"] == "not identified: only a + b is identified").all()
     with pytest.raises(mlem.NotIdentifiedError, match=r"only a \+ b is identified"):
-        normal_draws(found, 10, 0)
+        normal_draws(found._estimate, 10, 0)
 
 
 # --- total_size and data that change ----------------------------------------------------------------------

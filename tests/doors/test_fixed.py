@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import norm
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 
 pytestmark = pytest.mark.compiled
@@ -68,7 +69,7 @@ def test_methods_agree_with_held_entries(mixture, method):
 
 def test_closed_forms_keep_what_is_held(mixture):
     fixed = {"mu[b]": 0.0, "w": [0.2, NAN, NAN], "sigma[a]": 1.0}
-    engine = engine_for(mixture, "mle", fixed=fixed)
+    engine = engine_for(mixture, "mle", Choices(fixed=fixed))
     assert {block.name for block in engine.m_step.closed} == {"w", "mu", "sigma"}
     objective = engine.objective
     u = objective.space.initial + 0.1
@@ -233,7 +234,7 @@ def test_left_right_chain(left_right, estimator, method):
 
 
 def test_structural_zeros_give_no_nan(left_right):
-    objective = engine_for(left_right, "map", fixed={"P": LEFT_RIGHT, "first": [1.0, 0.0, 0.0]}).objective
+    objective = engine_for(left_right, "map", Choices(fixed={"P": LEFT_RIGHT, "first": [1.0, 0.0, 0.0]})).objective
     rng = np.random.default_rng(1)
     for scale in (0.0, 1.0, 30.0):  # the last one: probabilities that round to 0
         u = objective.space.initial + scale * rng.normal(size=objective.space.size)

@@ -2,12 +2,12 @@
 
 import logging
 from itertools import pairwise
-from types import SimpleNamespace
 
 import arviz as az
 import numpy as np
 import pymc as pm
 import pytest
+import xarray as xr
 from pymc.blocking import DictToArrayBijection
 from pytensor.compile.mode import Mode
 from scipy.integrate import quad
@@ -15,7 +15,9 @@ from scipy.special import logsumexp
 from scipy.stats import beta, norm
 
 import pm_mlem as mlem
-from pm_mlem.objective.engine import engine_for
+from pm_mlem.estimate.posterior_mode import posterior_mode
+from pm_mlem.estimate.target import target_of
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.log_posterior import LogPosterior
 from pm_mlem.results.recovery import recover
 from pm_mlem.sample import conditioned, in_order
@@ -101,15 +103,15 @@ HELD = [
 def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
     """Simplex, ordered, Cholesky, interval with an estimated bound, zero sum; up to the density of what is held."""
     original = build()
-    engine = engine_for(original, "map", fixed=fixed)
-    objective, model = engine.objective, conditioned(SimpleNamespace(model=original, _engine=engine))
+    target = target_of(original, "map", Choices(fixed=fixed or {}))
+    objective, model = target.objective, conditioned(target)
     density, space = LogPosterior(objective), objective.space
     logp = model.compile_logp(mode=PLAIN)
     rng, differences = np.random.default_rng(2), []
     assert {v.name for v in model.free_RVs} == set(space.names)
     for _ in range(3):
         u = space.initial + 0.3 * rng.normal(size=space.size)
-        differences.append(float(logp(value_point(model, space, u))) - float(density(u, objective.data)))
+        differences.append(float(logp(value_point(model, space, u))) - float(density(u, target.data)))
     assert np.ptp(differences) < 1e-7
     assert fixed or abs(differences[0]) < 1e-7
 
@@ -130,8 +132,9 @@ def test_a_held_probability_keeps_the_jacobian_of_the_others():
 
 
 def test_the_metric_is_the_inverse_curvature_in_the_order_of_pymc(fit):
-    model = conditioned(fit)
-    mean, covariance = in_order(fit, model, fit._posterior_mode.normal)
+    estimate = fit._estimate
+    model = conditioned(estimate.target)
+    mean, covariance = in_order(estimate, model, estimate.kept(posterior_mode).normal)
     start = model.initial_point()
     flat = DictToArrayBijection.map({v.name: start[v.name] for v in model.continuous_value_vars})
     gradient = model.compile_dlogp(mode=PLAIN)
@@ -169,7 +172,7 @@ def test_drawn_configurations_of_a_chain_have_their_exact_probabilities():
     points = [{"stay": [0.8, 0.6], "mu": [-1.0, 1.2]}, {"stay": [0.3, 0.9], "mu": [0.2, 0.8]}]
     n = 6000
     draws = {name: np.array([points[i % 2][name] for i in range(n)]) for name in ("stay", "mu")}
-    found = recover(fit, draws, seed=3, pointwise=True)
+    found = recover(fit._estimate, draws, seed=3, pointwise=True)
     averaged = 0.0
     for i, point in enumerate(points):
         values = {k: np.array(v) for k, v in point.items()}
@@ -321,8 +324,8 @@ def test_counts_that_reach_their_bound_are_announced():
         N = pm.Poisson("N", lam, shape=3)
         pm.Binomial("seen", N, 0.5, observed=[2, 1, 3])
     fit = mlem.fit(model, progressbar=False)
-    assert cut_off(fit, recover(fit, {"lam": np.array([4.0, 5.0])}, 0)) == ""
-    assert "'N'" in cut_off(fit, recover(fit, {"lam": np.array([200.0])}, 0))
+    assert cut_off(fit._estimate, recover(fit._estimate, {"lam": np.array([4.0, 5.0])}, 0)) == ""
+    assert "'N'" in cut_off(fit._estimate, recover(fit._estimate, {"lam": np.array([200.0])}, 0))
 
 
 # --- starts that are no mode, and what is refused ---------------------------------------------------------
@@ -345,9 +348,9 @@ def test_a_degenerate_fit_starts_at_the_initial_point_of_the_model():
         pm.Normal("y", 0, pm.HalfNormal("s"), observed=[0.0, 0.0])
         pm.Bernoulli("won", pm.Beta("p", 1, 1), observed=[1, 1, 1])
     fit = mlem.fit(model, progressbar=False)
-    space = fit._engine.objective.space
-    assert abs(fit._optimum.point[space.slices["p"]][0]) > 5
-    np.testing.assert_allclose(inside(fit)[space.slices["p"]], space.initial[space.slices["p"]], atol=1e-6)
+    space = fit._estimate.target.engine.objective.space
+    assert abs(fit._estimate.optimum.point[space.slices["p"]][0]) > 5
+    np.testing.assert_allclose(inside(fit._estimate)[space.slices["p"]], space.initial[space.slices["p"]], atol=1e-6)
 
 
 def test_refusals(fit):
@@ -367,12 +370,14 @@ def test_refusals(fit):
         weighted.laplace()
 
 
-def test_a_fit_of_other_data_is_refused():
+def test_data_that_were_replaced_do_not_matter():
     model = mixture()
     fit = mlem.fit(model, starts=1, progressbar=False)
+    tree = mlem.sample(fit, 8, **FEW)
     pm.set_data({"x": np.zeros(24)}, model=model)
-    with pytest.raises(ValueError, match="were replaced"):
-        mlem.sample(fit)
+    again = mlem.sample(fit, 8, **FEW)
+    xr.testing.assert_allclose(again["posterior"].to_dataset(), tree["posterior"].to_dataset())
+    np.testing.assert_array_equal(model["x"].get_value(), 0)
 
 
 # --- studies ----------------------------------------------------------------------------------------------

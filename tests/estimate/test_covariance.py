@@ -5,8 +5,8 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
+from pm_mlem.estimate.draws import normal_draws
 from pm_mlem.objective.engine import engine_for
-from pm_mlem.results.draws import normal_draws
 
 pytestmark = pytest.mark.compiled
 
@@ -84,15 +84,15 @@ def test_a_dim_as_cluster():
 
 
 def test_scores_of_units_are_derivatives_of_their_log_likelihoods(mixture):
-    objective, u = mixture._engine.objective, mixture._optimum.point
+    objective, u = mixture._estimate.target.engine.objective, mixture._estimate.optimum.point
     step = 1e-6
 
     def units(v):
         return np.asarray(objective.units(objective.densities(*objective.space.constrain(v), *objective.data), ()))
 
     numeric = [(units(u + step * e) - units(u - step * e)) / (2 * step) for e in np.eye(len(u))]
-    np.testing.assert_allclose(mixture._scores, np.transpose(numeric), atol=1e-7)
-    np.testing.assert_allclose(mixture._scores.sum(axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(mixture._estimate.scores, np.transpose(numeric), atol=1e-7)
+    np.testing.assert_allclose(mixture._estimate.scores.sum(axis=0), 0.0, atol=1e-4)
 
 
 def test_the_information_is_that_of_louis(mixture):
@@ -132,7 +132,8 @@ def test_weights_are_repetitions():
 
 def test_scores_behind_a_callback(logit):
     other = engine_for(logit.model, "mle", backend="numba").objective
-    np.testing.assert_allclose(other.scores(logit._optimum.point, other.data), logit._scores, atol=1e-8)
+    estimate = logit._estimate
+    np.testing.assert_allclose(other.scores(estimate.point, other.data), estimate.scores, atol=1e-8)
 
 
 def test_the_prior_counts_under_map(logit):
@@ -211,7 +212,7 @@ def test_a_fit_that_has_not_converged():
     assert table["se"].isna().all()
     assert table["note"].unique().tolist() == ["no standard error: the fit has not converged (iteration limit)"]
     with pytest.raises(mlem.NotIdentifiedError, match="the fit has not converged"):
-        normal_draws(found, 10, 0)
+        normal_draws(found._estimate, 10, 0)
 
 
 def test_a_limit_that_was_reached_at_the_maximum():

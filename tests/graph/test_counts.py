@@ -7,6 +7,7 @@ import scipy.stats as st
 from scipy.special import logsumexp
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 
 pytestmark = pytest.mark.compiled
@@ -66,7 +67,7 @@ def test_a_binomial_of_a_latent_count():
         n = pm.Poisson("n", rate, shape=4)
         survivors = pm.Binomial("survivors", n, 0.5, shape=4)
         pm.Binomial("y", survivors, 0.4, observed=y)
-    engine = engine_for(model, "mle", bounds={"n": 150})
+    engine = engine_for(model, "mle", Choices(bounds={"n": 150}))
     u = engine.objective.space.unconstrain({"rate": np.array(20.0)})
     value = engine.objective.value_and_gradient(u, np.ones(4), engine.objective.data)[0]
     assert float(value) == pytest.approx(st.poisson.logpmf(y, 20.0 * 0.5 * 0.4).sum(), abs=1e-8)

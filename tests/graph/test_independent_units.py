@@ -136,14 +136,14 @@ APART = {
 def test_known_latents_leave_the_number_of_units(name):
     """Every structure with its latents observed at some state has as many units as with the latents summed out."""
     model, _ = build(name)
-    tables = read(model, with_prior=False)
+    tables = read(model)
     latents = [i for i in tables.structure.latents if i.mixture is None]
     if {type(i.rv.owner.op).__name__ for i in latents} - {"CategoricalRV", "BernoulliRV"}:
         pytest.skip("its latents are no labels")
     for rv in model.free_RVs:
         model.rvs_to_initial_values[rv] = None  # pm.observe refuses others
     values = {model[i.name]: RNG.integers(i.lower, i.lower + i.states, size=i.shape) for i in latents}
-    known = read(pm.observe(model, values), with_prior=False)
+    known = read(pm.observe(model, values))
     assert known_labels(known.structure)
     expected, found = (np.unique(independent_units(t)).size for t in (tables, known))
     assert found == expected

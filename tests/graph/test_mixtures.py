@@ -495,11 +495,11 @@ def test_em_climbs_to_the_optimum_of_newton(name, estimator):
         closed = FITS[name]()[estimator == "map"]
     em = mlem.fit(model, estimator, method="em", starts=1, random_seed=0, progressbar=False)
     newton = mlem.fit(model, estimator, method="newton", starts=1, random_seed=0, progressbar=False)
-    assert {block.name for block in em._engine.m_step.closed} == closed
+    assert {block.name for block in em._estimate.target.engine.m_step.closed} == closed
     assert em.converged, em.message
     history = next(iter(em.history.data_vars.values())).values
     assert np.all(np.diff(history) >= -1e-9 * (1 + np.abs(history[1:])))
-    assert em._optimum.value == pytest.approx(newton._optimum.value, abs=1e-6)
+    assert em._estimate.optimum.value == pytest.approx(newton._estimate.optimum.value, abs=1e-6)
     for variable, estimate in newton.estimates.items():
         np.testing.assert_allclose(em.estimates[variable], estimate, rtol=2e-3, atol=2e-3)
 
@@ -592,7 +592,7 @@ def test_plot_of_a_mixture_shows_its_components():
     fit = mlem.fit(model, random_seed=0, progressbar=False)
     pc = mlem.plot_latents(fit, backend="none")
     assert "component" in pc.viz.children
-    area = np.trapezoid(fit._joint_density("y_component")[:, np.argsort(WAITS)], np.sort(WAITS), axis=1)
+    area = np.trapezoid(fit._estimate.joint_density("y_component")[:, np.argsort(WAITS)], np.sort(WAITS), axis=1)
     np.testing.assert_allclose(area, fit.estimates["w"], atol=0.05)
 
 

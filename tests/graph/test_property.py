@@ -72,7 +72,7 @@ def informed_programs(n: int = 10) -> list[str]:
     for start in itertools.count():
         source = write_program(random.Random(start).randrange)
         try:
-            check_informed(read(build(source).model, with_prior=False))
+            check_informed(read(build(source).model))
         except mlem.UnsupportedModelError:
             continue
         found.append(source)

@@ -42,7 +42,7 @@ class Found:
 
 def evaluate(built: Built) -> Found:
     """Read and evaluate a model."""
-    tables = read(built.model, with_prior=False)
+    tables = read(built.model)
     theta = list(tables.free_inputs)
     densities = dict(zip([d.input for d in tables.densities], shield([d.array for d in tables.densities]), strict=True))
     units = list(tables.elimination.units)

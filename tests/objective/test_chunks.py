@@ -263,7 +263,7 @@ def test_a_fit_in_chunks_is_the_same_fit(monkeypatch, estimator):
     monkeypatch.setattr(chunks, "CHUNK", 60)
     monkeypatch.setattr(chunks, "SMALLEST_CHUNK", 20)
     fit = mlem.fit(model_of(normal_mixture), estimator, starts=3, random_seed=1, progressbar=False)
-    assert fit._engine.objective.chunks.length == 20
+    assert fit._estimate.target.engine.objective.chunks.length == 20
     assert fit.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-8)
     for name, errors in expected.standard_errors().items():
         np.testing.assert_allclose(fit.standard_errors()[name], errors, rtol=1e-5)

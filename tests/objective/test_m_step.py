@@ -10,6 +10,7 @@ import pytensor.tensor as pt
 import pytest
 from scipy.optimize import minimize
 
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import MStepPlan, em_map
 from pm_mlem.objective.m_step.step import e_step
@@ -399,7 +400,7 @@ def built(name, estimator):
         expected = {**expected, **changes}
     expected = {"w": CLOSED, **expected}
     fixed = {n: 0.0 for n, kind in expected.items() if kind is None}  # nothing informs it under "mle"
-    engine = engine_for(model, estimator, fixed=fixed)
+    engine = engine_for(model, estimator, Choices(fixed=fixed or {}))
     plan = engine.m_step
     assert {block.name for block in plan.closed} == {n for n, kind in expected.items() if kind == CLOSED}
     assert set(plan.reduced.names if plan.reduced else ()) == {n for n, kind in expected.items() if kind == REDUCED}

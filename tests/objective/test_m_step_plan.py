@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map
 from pm_mlem.objective.m_step.bounds import support
@@ -131,7 +132,7 @@ def test_a_common_prior_couples_under_map_only():
 
     with pm.Model() as model:
         build()
-    assert engine_for(model, "mle", fixed={"spread": 1.0}).m_step.newton.groups.count == 2
+    assert engine_for(model, "mle", Choices(fixed={"spread": 1.0})).m_step.newton.groups.count == 2
     plan = engine_for(model, "map").m_step
     assert plan.newton.names == ("spread", "beta")
     assert plan.newton.groups.count == 1
@@ -264,7 +265,7 @@ def test_estimates_on_a_bound(name):
     with pm.Model() as model:
         expected, closed = BOUNDED[name]()
     em, other = (mlem.fit(model, method=m, starts=1, random_seed=0, progressbar=False) for m in ("em", "lbfgs"))
-    assert ("x" in {block.name for block in em._engine.m_step.closed}) == closed
+    assert ("x" in {block.name for block in em._estimate.target.engine.m_step.closed}) == closed
     assert em.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
     np.testing.assert_allclose(em.estimates["x"], expected, atol=1e-4)
 
@@ -317,7 +318,7 @@ def test_a_potential_on_a_parameter_is_not_forgotten():
         pm.Potential("pull", -50.0 * (mu - 1.0) ** 2)
         pm.Normal("y", mu[label()], 1.0, observed=REAL)
     em, newton = (mlem.fit(model, method=m, starts=1, random_seed=0, progressbar=False) for m in ("em", "newton"))
-    assert "mu" not in {block.name for block in em._engine.m_step.closed}
+    assert "mu" not in {block.name for block in em._estimate.target.engine.m_step.closed}
     np.testing.assert_allclose(em.estimates["mu"], newton.estimates["mu"], rtol=1e-3)
 
 
@@ -369,9 +370,9 @@ def test_a_closed_form_for_a_custom_distribution(registries, estimator):
         mlem.fit(m, estimator, method=method, starts=1, random_seed=0, progressbar=False)
         for m, method in ((model, "em"), (rayleigh(), "newton"))
     )
-    assert {block.name for block in em._engine.m_step.closed} == {"v", "w"}
+    assert {block.name for block in em._estimate.target.engine.m_step.closed} == {"v", "w"}
     np.testing.assert_allclose(em.estimates["v"], newton.estimates["v"], rtol=1e-3)
-    assert em._optimum.value == pytest.approx(newton._optimum.value, abs=1e-6)
+    assert em._estimate.optimum.value == pytest.approx(newton._estimate.optimum.value, abs=1e-6)
 
 
 def test_sums_for_a_custom_distribution(registries):
@@ -387,8 +388,8 @@ def test_sums_for_a_custom_distribution(registries):
     )
     em = mlem.fit(model, "map", method="em", starts=1, random_seed=0, progressbar=False)
     newton = mlem.fit(rayleigh(), "map", method="newton", starts=1, random_seed=0, progressbar=False)
-    assert em._engine.m_step.reduced.names == ("v",)
-    assert em._engine.m_step.reduced.groups.count == 2
+    assert em._estimate.target.engine.m_step.reduced.names == ("v",)
+    assert em._estimate.target.engine.m_step.reduced.groups.count == 2
     np.testing.assert_allclose(em.estimates["v"], newton.estimates["v"], rtol=1e-3)
 
 

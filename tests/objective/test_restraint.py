@@ -136,7 +136,7 @@ def test_eigenvalues_of_covariances_have_a_floor():
     lowest = [np.linalg.eigvalsh(c)[0] for c in covariances]
     assert min(lowest) == pytest.approx(0.81, rel=1e-8)
     assert "is on its floor in some direction, min_scale=0.9" in found.message
-    objective, point = engine.objective, found._optimum.point
+    objective, point = engine.objective, found._estimate.optimum.point
     unit = np.ones(objective.n_units)
     rng = np.random.default_rng(0)
     value = objective.value_and_gradient(point, unit, objective.data)[0]
@@ -304,7 +304,7 @@ def test_scales_beside_free_degrees_of_freedom_are_held(restraint):
 
 def gradient(model, restraint, found):
     objective = engine_for(model, "mle", restraint=Restraint(**restraint)).objective
-    return objective.value_and_gradient(found._optimum.point, np.ones(objective.n_units), objective.data)[1]
+    return objective.value_and_gradient(found._estimate.optimum.point, np.ones(objective.n_units), objective.data)[1]
 
 
 # --- what is refused --------------------------------------------------------------------------------------

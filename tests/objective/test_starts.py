@@ -5,6 +5,7 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.transforms import prior_sampler
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.starts import (
@@ -160,7 +161,7 @@ def test_held_variables_are_held_in_the_prior_too():
         centre = pm.Normal("centre", 0.0, 1.0)
         mu = pm.Normal("mu", centre, 0.1)
         pm.Normal("y", mu, 1.0, observed=np.zeros(3))
-    structure = engine_for(model, "map", fixed={"centre": 50.0}).objective.tables.structure
+    structure = engine_for(model, "map", Choices(fixed={"centre": 50.0})).objective.tables.structure
     assert prior_sampler(structure)(np.random.default_rng(0))["mu"] == pytest.approx(50.0, abs=1.0)
 
 

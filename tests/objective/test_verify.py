@@ -8,6 +8,7 @@ import pm_mlem as mlem
 from pm_mlem.graph.elimination import plates
 from pm_mlem.graph.lift import rules_indexing
 from pm_mlem.graph.read import read
+from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables import tabulate
 from pm_mlem.objective import objective
@@ -18,7 +19,7 @@ from structures import STRUCTURES, build
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_right_plans_pass(name):
     model, _ = build(name)
-    tables = read(model, with_prior=True)
+    tables = read(model, Choices(with_prior=True))
     names = [p.name for p in tables.structure.free]
     verify_plan(tables, dict(zip(names, initial_values(tables.structure), strict=True)))
 

@@ -7,9 +7,7 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.fit import problem_of
 from pm_mlem.objective.chunks import build_chunks
-from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map
 from zoo import ZOO
 
@@ -85,8 +83,7 @@ def test_it_climbs_to_where_the_score_vanishes(animal, accelerate):
     fit = mlem.fit(model, method=mlem.EM(accelerate=accelerate), progressbar=False, random_seed=1, **animal.fit)
     steps = np.diff(fit.history["log_likelihood"])
     assert np.all(steps >= -1e-10 * (1 + abs(fit.log_likelihood)))
-    engine = engine_for(model, "mle")
-    _, slope = problem_of(engine, np.ones(engine.objective.n_units)).value_and_gradient(fit._optimum.point)
+    _, slope = fit._estimate.target.value_and_gradient(fit._estimate.point)
     assert np.max(np.abs(slope)) < 2e-3 * (1 + abs(fit.log_likelihood)) ** 0.5
 
 
@@ -131,10 +128,10 @@ def test_deterministics_do_not_matter(fits, build):
 @BUILDS
 @pytest.mark.parametrize("chunk", [7, 32])
 def test_chunks_do_not_matter(fits, build, chunk):
-    engine = fits[build]._engine
+    engine = fits[build]._estimate.target.engine
     objective = engine.objective
     chunked = replace(objective, chunks=build_chunks(objective.tables, objective.work, False, chunk=chunk))
-    u, unit = fits[build]._optimum.point + 0.1, np.ones(objective.n_units)
+    u, unit = fits[build]._estimate.optimum.point + 0.1, np.ones(objective.n_units)
     expected = engine.em_map(u, unit, objective.data, objective.no_posterior, False)
     found = em_map(chunked, engine.m_step)(u, unit, objective.data, None, False)
     assert float(found[1]) == pytest.approx(float(expected[1]), abs=1e-9)

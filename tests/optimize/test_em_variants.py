@@ -5,9 +5,8 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
-from pm_mlem.fit import problem_of
+from pm_mlem.estimate.draws import normal_draws
 from pm_mlem.objective.engine import engine_for
-from pm_mlem.results.draws import normal_draws
 
 pytestmark = pytest.mark.compiled
 
@@ -94,7 +93,7 @@ def test_standard_errors_belong_to_maxima(mixture, best, kind):
     }
     assert "posterior" not in found.to_datatree()
     with pytest.raises(mlem.NotIdentifiedError, match="does not end at a maximum"):
-        normal_draws(found, 10, 0)
+        normal_draws(found._estimate, 10, 0)
     finished = fit(mixture, mlem.EM(kind=kind, finish=True))
     np.testing.assert_allclose(finished.standard_errors()["mu"], best.standard_errors()["mu"], rtol=1e-4)
 
@@ -138,7 +137,7 @@ def test_annealing_in_chunks_equals_annealing_at_once(mixture):
     expected = engine.tempered_map(u, unit, objective.data, 0.4)
     found = tempered_map(chunked, engine.m_step)(u, unit, objective.data, 0.4)
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    plain = problem_of(engine, unit).em.soft(u)[0]
+    plain = engine.em_map(u, unit, objective.data, objective.no_posterior, False)[0]
     np.testing.assert_allclose(engine.tempered_map(u, unit, objective.data, 1.0), plain, atol=1e-10)
 
 

@@ -48,8 +48,7 @@ def test_adam_finds_the_answer(name):
 def test_score_vanishes_and_information_is_positive(animal):
     entry, model = animal
     fit = mlem.fit(model, random_seed=0, progressbar=False, **entry.fit)
-    objective = fit._engine.objective
-    value, gradient, hessian = objective.derivatives(fit._optimum.point, fit._weights, objective.data)
+    value, gradient, hessian = fit._estimate.target.derivatives(fit._estimate.point)
     np.testing.assert_allclose(gradient, 0, atol=1e-3 * np.sqrt(np.abs(np.diag(hessian))).max())
     assert np.all(np.linalg.eigvalsh(-np.asarray(hessian)) > 0)
     assert float(value) == pytest.approx(fit.log_likelihood, rel=1e-12)

@@ -167,7 +167,7 @@ def test_plot_latents(faithful_fit, backend):
 
 
 def test_density_of_the_components_integrates_to_their_weights(faithful_fit):
-    joint = faithful_fit._joint_density("z")
+    joint = faithful_fit._estimate.joint_density("z")
     y = faithful_fit.model.rvs_to_values[faithful_fit.model["waiting"]].data
     order = np.argsort(y)
     area = np.trapezoid(joint[:, order], y[order], axis=1)

@@ -45,7 +45,7 @@ def test_plot_density(faithful_fit, backend):
 
 
 def test_components_are_weights_times_densities(faithful_fit):
-    found = observed_density(faithful_fit)
+    found = observed_density(faithful_fit._estimate)
     e, y = faithful_fit.estimates, np.linspace(40, 100, 7)
     expected = e["w"].values[:, None] * stats.norm(e["mu"].values[:, None], e["sigma"].values[:, None]).pdf(y)
     np.testing.assert_allclose(found.at(y)[:, :, 0], expected, rtol=1e-9)
@@ -64,7 +64,7 @@ def test_density_of_whole_numbers():
     fit = fitted(model)
     psi, rate, k = fit.estimates["psi"].item(), fit.estimates["rate"].item(), np.arange(9)
     expected = psi * stats.poisson(rate).pmf(k) + (1 - psi) * (k == 0)
-    np.testing.assert_allclose(observed_density(fit).at(k).sum(axis=0)[:, 0], expected, rtol=1e-9)
+    np.testing.assert_allclose(observed_density(fit._estimate).at(k).sum(axis=0)[:, 0], expected, rtol=1e-9)
     pc = mlem.plot_density(fit, backend="matplotlib")
     x, height = np.array(pc.viz["mass"]["visits"].item().get_offsets()).T
     assert x.min() == 0  # nothing below the support
@@ -84,7 +84,7 @@ def test_density_of_a_regression_is_averaged_over_its_rows():
         fit = fitted(model, weights=given)
         rows = stats.norm(fit.estimates["slope"].item() * x[:, None], fit.estimates["sigma"].item()).pdf(y)
         expected = np.average(rows, axis=0, weights=given)
-        np.testing.assert_allclose(observed_density(fit).at(y)[0, :, 0], expected, rtol=1e-9)
+        np.testing.assert_allclose(observed_density(fit._estimate).at(y)[0, :, 0], expected, rtol=1e-9)
     pc = mlem.plot_density(fit, backend="none")
     assert "component" not in pc.viz.children
     with pytest.raises(ValueError, match="no latent 'z' with components; they have none"):
@@ -97,7 +97,7 @@ def test_density_of_chains_is_weighted_by_their_posterior(chains_fit):
     y = np.linspace(-3, 7, 5)
     share = chains_fit.latent_probabilities["z"].mean(["animal", "day"]).values
     expected = share[:, None] * stats.norm(chains_fit.estimates["mu"].values[:, None], 1).pdf(y)
-    found = observed_density(chains_fit)
+    found = observed_density(chains_fit._estimate)
     assert found.columns == 1
     np.testing.assert_allclose(found.at(y)[:, :, 0], expected, rtol=1e-9)
 
@@ -112,7 +112,7 @@ def test_pairs_are_points_with_contours(pairs_fit, backend):
 def test_density_of_pairs(pairs_fit):
     e, points = pairs_fit.estimates, np.array([[0.0, 0.1], [4.0, 2.5], [2.0, 1.0]])
     rows = [stats.norm(e["mu"].values[k], e["sigma"].values[k]).pdf(points).prod(axis=1) for k in range(2)]
-    found = observed_density(pairs_fit)
+    found = observed_density(pairs_fit._estimate)
     assert found.pair
     np.testing.assert_allclose(found.at(points)[:, :, 0], e["w"].values[:, None] * rows, rtol=1e-9)
     np.testing.assert_array_equal(found.assigned[:, 0], pairs_fit.latent_probabilities["z"].argmax("z_state"))
@@ -126,7 +126,7 @@ def test_columns_have_panels():
         p = pm.Beta("p", 1, 1, dims="item")
         pm.Bernoulli("answer", p, observed=y, dims=("person", "item"))
     fit = fitted(model)
-    np.testing.assert_allclose(observed_density(fit).at([0, 1])[0, 1], fit.estimates["p"])
+    np.testing.assert_allclose(observed_density(fit._estimate).at([0, 1])[0, 1], fit.estimates["p"])
     pc = mlem.plot_density(fit, backend="none")
     assert list(pc.viz["density"].data_vars) == ["answer[q1]", "answer[q2]", "answer[q3]"]
 

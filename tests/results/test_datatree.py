@@ -12,7 +12,6 @@ import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
 from pm_mlem.objective import chunks
 from pm_mlem.results import datatree
-from pm_mlem.results.draws import units_at
 
 pytestmark = pytest.mark.compiled
 
@@ -178,14 +177,19 @@ def test_wrong_input(line, constant):
         line.to_datatree(bootstrap=constant.bootstrap(5, random_seed=0, progressbar=False))
 
 
-def test_data_that_were_replaced():
+def test_data_that_were_replaced_do_not_matter():
+    """The tree is about the data of the fit, whatever the model holds by now."""
+
     def build():
         pm.Normal("y", pm.Normal("a"), 1.0, observed=pm.Data("data", Y))
 
     fit = fit_of(build)
-    fit.model.set_data("data", Y + 1)
-    with pytest.raises(ValueError, match="data of the model were replaced"):
-        fit.to_datatree()
+    before = fit.to_datatree(random_seed=1)
+    fit.model.set_data("data", Y[:-1] + 1)
+    after = fit.to_datatree(random_seed=1)
+    for group in ("observed_data", "constant_data", "log_likelihood", "posterior", "point_estimate"):
+        xr.testing.assert_equal(before[group].to_dataset(), after[group].to_dataset())
+    np.testing.assert_array_equal(after["observed_data"]["y"], Y)
 
 
 def test_large_data_in_chunks(monkeypatch):
@@ -199,8 +203,8 @@ def test_large_data_in_chunks(monkeypatch):
         pm.NormalMixture("y", [0.5, 0.5], mu, 1.0, observed=y)
 
     fit = fit_of(build, starts=1)
-    assert fit._engine.objective.chunks is not None
-    units, objective = units_at(fit, fit._optimum.point[None])
+    assert fit._estimate.target.engine.objective.chunks is not None
+    units, objective = fit._estimate.target.units_at(fit._estimate.point[None])
     mu = fit.estimates["mu"].values
     np.testing.assert_allclose(units[0], np.log(0.5 * norm.pdf(y[:, None], mu, 1.0).sum(1)), atol=1e-9)
     assert objective[0] == pytest.approx(fit.log_likelihood)

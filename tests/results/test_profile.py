@@ -8,7 +8,7 @@ from scipy.special import expit
 from scipy.stats import chi2, norm
 
 import pm_mlem as mlem
-from pm_mlem.estimate.profile_scales import Profiles
+from pm_mlem.estimate.target import Target
 from pm_mlem.inference.profile import Profile, find_peak
 
 pytestmark = pytest.mark.compiled
@@ -202,8 +202,8 @@ def test_a_callback_gives_the_same():
 
 def test_the_cost(mixture, monkeypatch):
     """Newton's method on level and stationarity needs a handful of Hessians a side."""
-    calls, original = [], Profiles.objective
-    monkeypatch.setattr(Profiles, "objective", lambda self, u: calls.append(u) or original(self, u))
+    calls, original = [], Target.derivatives
+    monkeypatch.setattr(Target, "derivatives", lambda self, u: calls.append(u) or original(self, u))
     mixture.confidence_intervals(kind="profile", var_names=["w", "mu", "sigma"])
     assert len(calls) <= 6 * 2 * 5
 

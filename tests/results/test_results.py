@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 import pm_mlem as mlem
 from pm_mlem.demo import waiting_times
-from pm_mlem.graph.roles.structure import states_dim
+from pm_mlem.graph.roles.analyse import states_dim
 
 pytestmark = pytest.mark.compiled
 
@@ -100,8 +100,8 @@ def test_covariance_matrices(faithful_fit):
     np.testing.assert_allclose(diagonal, np.concatenate([errors[n].values for n in ("w", "mu", "sigma")]))
     unconstrained = faithful_fit.covariance(space="unconstrained")
     assert unconstrained.shape == (5, 5)
-    objective = faithful_fit._engine.objective
-    _, _, hessian = objective.derivatives(faithful_fit._optimum.point, faithful_fit._weights, objective.data)
+    estimate = faithful_fit._estimate
+    _, _, hessian = estimate.target.derivatives(estimate.point)
     np.testing.assert_allclose(unconstrained.values @ -np.asarray(hessian), np.eye(5), atol=1e-8)
     with pytest.raises(ValueError, match="space='other' must be"):
         faithful_fit.covariance(space="other")

@@ -19,7 +19,7 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.marginal.variable import density_at, marginal_rv, starting_at
 from pm_mlem.graph.ops import numba  # noqa: F401  (registers the package's own Ops)
 from pm_mlem.graph.ops.shield import shield
-from pm_mlem.graph.roles.dims import add_observed
+from pm_mlem.graph.roles.rebuild import add_observed
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.units import UnitGroup, unit_groups, unit_vector

@@ -20,6 +20,7 @@ from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.roles.rebuild import Counterpart, Rebuilding
 
 PLAIN_MODELS: WeakKeyDictionary[pm.Model, tuple[tuple, pm.Model]] = WeakKeyDictionary()
 
@@ -52,45 +53,26 @@ def has_dims(variable) -> bool:
 
 
 class Plain:
-    """Registers lowered copies of a model's variables in a new model."""
+    """Lowered counterparts of a model's variables."""
 
     def __init__(self, model: pm.Model):
         from pytensor.xtensor.basic import tensor_from_xtensor
 
-        self.model, self.new = model, pm.Model(model=None)
+        self.model = model
         values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
         starts = [v for rv in model.free_RVs if isinstance(v := model.rvs_to_initial_values[rv], Variable)]
         named = [*model.basic_RVs, *model.deterministics, *model.potentials]
         wanted = list(dict.fromkeys([*named, *values, *starts]))
-        self.twins = {v: twin(v) for v in ancestors(wanted) if v.owner is None and has_dims(v)}
-        outputs = clone_replace(wanted, self.twins, rebuild_strict=False) if self.twins else wanted
+        twins = {v: twin(v) for v in ancestors(wanted) if v.owner is None and has_dims(v)}
+        outputs = clone_replace(wanted, twins, rebuild_strict=False) if twins else wanted
         outputs = [tensor_from_xtensor(v) if has_dims(v) else v for v in outputs]
-        self.lowered = dict(zip(wanted, lower(outputs), strict=True))
+        data = {v: twins[v].owner.inputs[0] for v in model.data_vars if v in twins}
+        self.lowered = {**data, **dict(zip(wanted, lower(outputs), strict=True))}
 
     def build(self) -> pm.Model:
-        model = self.model
-        for name, labels in model.coords.items():
-            self.new.add_coord(name, labels, length=model.dim_lengths[name])
-        for variable in model.data_vars:
-            own = self.twins.get(variable)
-            own = variable if own is None else own.owner.inputs[0]
-            self.new.register_data_var(own, model.named_vars_to_dims.get(variable.name))
-        for rv in model.free_RVs:
-            self.register_free(rv)
-        for rv in model.observed_RVs:
-            self.register_observed(rv)
-        for kind in ("deterministics", "potentials"):
-            for variable in getattr(model, kind):
-                copy = self.lowered[variable].copy()
-                copy.name = variable.name
-                getattr(self.new, kind).append(copy)
-                self.new.add_named_variable(copy, self.dims(variable))
-        return self.new
+        return Rebuilding(self.model, self.lowered, self.distribution, ordinary).build()
 
-    def dims(self, variable: Variable):
-        return self.model.named_vars_to_dims.get(variable.name)
-
-    def distribution(self, rv: Variable) -> tuple[Variable, tuple[int, ...]]:
+    def distribution(self, rv: Variable) -> Counterpart:
         """The random variable itself and the order in which the model's variable has its axes."""
         variable = self.lowered[rv]
         order = tuple(range(variable.type.ndim))
@@ -102,34 +84,7 @@ class Plain:
                 f"'{rv.name}', a variable of pymc.dims, is no plain random variable once its dims are taken off "
                 f"({variable.owner.op if variable.owner else variable}). Declare it with pm instead of pymc.dims."
             )
-        return variable, order
-
-    def register_free(self, rv: Variable) -> None:
-        variable, order = self.distribution(rv)
-        dims, start = self.dims(rv), self.model.rvs_to_initial_values[rv]
-        back = tuple(np.argsort(order).tolist())
-        dims = None if dims is None else tuple(dims[i] for i in back)
-        if isinstance(start, Variable):
-            start = self.lowered[start].transpose(back) if len(back) > 1 else self.lowered[start]
-        elif isinstance(start, np.ndarray) and start.ndim == len(back):
-            start = start.transpose(back)
-        transform = ordinary(self.model.rvs_to_transforms[rv], rv.name, dims or ())
-        self.new.register_rv(variable, rv.name, dims=dims, default_transform=None, transform=transform, initval=start)
-
-    def register_observed(self, rv: Variable) -> None:
-        variable, order = self.distribution(rv)
-        dims, value = self.dims(rv), self.lowered[self.model.rvs_to_values[rv]]
-        back = tuple(np.argsort(order).tolist())
-        value = value.transpose(back) if back != tuple(sorted(back)) else value
-        add_observed(self.new, variable, rv.name, value, None if dims is None else tuple(dims[i] for i in back))
-
-
-def add_observed(model: pm.Model, variable: Variable, name: str, value: Variable, dims) -> None:
-    """Register an observed variable whose data are a graph."""
-    variable.name = name
-    model.observed_RVs.append(variable)
-    model.create_value_var(variable, default_transform=None, transform=None, value_var=value)
-    model.add_named_variable(variable, dims)
+        return Counterpart(variable, order)
 
 
 def twin(variable: Variable) -> Variable:

@@ -8,6 +8,7 @@ CACHE = Path(__file__).resolve().parents[1] / ".cache"
 os.environ.setdefault("PYTENSOR_FLAGS", f"base_compiledir={CACHE / 'pytensor'}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # a fifth less time; `make documents plain` have them all
 
 import jax  # noqa: E402
 import matplotlib  # noqa: E402
@@ -31,9 +32,11 @@ COMPILED = []
 
 
 def pytest_collection_modifyitems(items):
-    """All tests of a file run in one process, so that its fits are made once, if they have no group of their own."""
+    """All tests of a file run in one process, so that its fits are made once; what has a group of its own, or none of
+    the fixtures that a file shares (documents), is spread.
+    """
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
+        if not any(item.get_closest_marker(name) for name in ("xdist_group", "documents")):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

@@ -243,6 +243,7 @@ def test_pymc_samples_it(draws):
 
 @pytest.mark.compiled
 def test_nutpie_samples_it():
+    pytest.importorskip("nutpie")
     model, _ = build("hidden_markov")
     options = {"tune": 20, "draws": 20, "chains": 1, "random_seed": 1, "progressbar": False}
     with warnings.catch_warnings():

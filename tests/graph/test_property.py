@@ -29,6 +29,14 @@ SETTINGS = settings(
     print_blob=False,
 )
 REFUSED_AT_MOST = 0.05
+MANY = int(os.environ.get("RANDOM_MODELS", "0"))
+
+
+def spread(starts):
+    """Seeds, each of which may run in a process of its own."""
+    return pytest.mark.parametrize(
+        "start", [pytest.param(start, marks=pytest.mark.xdist_group(f"random-{start}")) for start in starts]
+    )
 
 
 def study(number: int, start: int) -> Counter:
@@ -60,7 +68,7 @@ def report(outcomes: Counter) -> None:
     assert refused <= REFUSED_AT_MOST * total, "\n".join(f"{n} x {reason}" for reason, n in outcomes.most_common(20))
 
 
-@pytest.mark.parametrize("start", range(4))
+@spread(range(4))
 def test_random_models_equal_their_enumeration(start):
     report(study(125, start))
 
@@ -112,6 +120,7 @@ def test_lowered_to_jax(number):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("RANDOM_MODELS" not in os.environ, reason="an hour: RANDOM_MODELS=10000 in the environment runs it")
-def test_many_random_models_equal_their_enumeration():
-    report(study(int(os.environ["RANDOM_MODELS"]), 100))
+@pytest.mark.skipif(not MANY, reason="half an hour: `make study` runs it, or RANDOM_MODELS=10000 in the environment")
+@spread(range(100, 110))
+def test_many_random_models_equal_their_enumeration(start):
+    report(study(MANY // 10, start))

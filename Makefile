@@ -30,7 +30,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m pm_mlem.demo $(ARGS)
 
 quick: $(VENV)/.test
-	$(BIN)/$(PYTEST) tests -m "not compiled and not documents and not slow" $(ARGS)
+	$(BIN)/$(PYTEST) tests -m "not compiled and not documents and not slow and not more" $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/$(PYTEST) --doctest-modules -m "not documents and not slow" $(ARGS)

@@ -156,6 +156,7 @@ def test_value_gradient_and_posterior_equal_enumeration(name):
         np.testing.assert_allclose(np.moveaxis(np.asarray(found), 0, -1), expected.probabilities[latent], atol=1e-8)
 
 
+@pytest.mark.compiled
 def test_parameters_stay_component_sized():
     """No table of a parameter is copied to the size of the data."""
     with pm.Model() as result:
@@ -196,6 +197,7 @@ def test_unknown_operation_on_a_latent_is_refused_by_name():
         mlem.fit(result, progressbar=False)
 
 
+@pytest.mark.compiled
 def test_an_operation_without_a_derivative_is_refused_by_name():
     with pm.Model() as result:
         _, z = base()

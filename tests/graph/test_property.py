@@ -33,10 +33,9 @@ MANY = int(os.environ.get("RANDOM_MODELS", "0"))
 
 
 def spread(starts):
-    """Seeds, each of which may run in a process of its own."""
-    return pytest.mark.parametrize(
-        "start", [pytest.param(start, marks=pytest.mark.xdist_group(f"random-{start}")) for start in starts]
-    )
+    """Seeds, each of which may run in a process of its own; the inner loop has the first."""
+    marks = [[pytest.mark.xdist_group(f"random-{start}"), *[pytest.mark.more] * (start > 0)] for start in starts]
+    return pytest.mark.parametrize("start", [pytest.param(s, marks=m) for s, m in zip(starts, marks, strict=True)])
 
 
 def study(number: int, start: int) -> Counter:

@@ -294,7 +294,7 @@ def test_draws_from_the_prior(marginal):
 
 
 @pytest.mark.compiled
-@pytest.mark.filterwarnings("ignore:`find_MAP` will return:FutureWarning")  # PyMC 6.4
+@pytest.mark.filterwarnings("ignore:`find_MAP` will:FutureWarning")  # PyMC 6.4 announces changes
 def test_find_map_finds_the_same_mode(marginal):
     with config.change_flags(mode="FAST_COMPILE"):
         found = pm.find_MAP(model=marginal, progressbar=False)

@@ -28,7 +28,7 @@ pytensor.config.cxx = ""  # PyTensor would call it for what is inside of an Op (
 
 collect_ignore = ["benchmarks", "models"]
 COMPILED = []
-"""What XLA has compiled since the last test."""
+"""What XLA has compiled for the present test."""
 
 
 def pytest_collection_modifyitems(items):
@@ -48,14 +48,17 @@ def listen(event, duration, **more):
 jax.monitoring.register_event_duration_secs_listener(listen)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    COMPILED.clear()  # before the fixtures, whose compiled functions are the test's own
+
+
 @pytest.fixture(autouse=True)
 def compiles_only_where_marked(request):
     """The inner loop (``make quick``) stays quick: what calls XLA is marked as such."""
     yield
-    found = COMPILED[:]
-    COMPILED.clear()
     if not any(request.node.get_closest_marker(name) for name in ("compiled", "documents", "slow")):
-        assert not found, f"mark this test as compiled: XLA compiled {', '.join(found[:5])}"
+        assert not COMPILED, f"mark this test as compiled: XLA compiled {', '.join(COMPILED[:5])}"
 
 
 @pytest.fixture

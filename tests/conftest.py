@@ -31,6 +31,7 @@ COMPILED = []
 """What XLA has compiled for the present test."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """All tests of a file run in one process, so that its fits are made once; what has a group of its own, or none of
     the fixtures that a file shares (documents), is spread.

@@ -31,14 +31,19 @@ COMPILED = []
 """What XLA has compiled for the present test."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """All tests of a file run in one process, so that its fits are made once; what has a group of its own, or none of
-    the fixtures that a file shares (documents), is spread.
+def pytest_xdist_make_scheduler(config, log):
+    """All tests of a file run in one process, so that its fits are made once; what shares nothing is spread.
+
+    As groups of ``--dist loadgroup`` would do it, which xdist 3.8 forgets under pytest 9.
     """
-    for item in items:
-        if not any(item.get_closest_marker(name) for name in ("xdist_group", "documents")):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if file.endswith(("test_documents.py", "test_property.py")) else file
+
+    return ByFile(config, log)
 
 
 def listen(event, duration, **more):

@@ -33,9 +33,8 @@ MANY = int(os.environ.get("RANDOM_MODELS", "0"))
 
 
 def spread(starts):
-    """Seeds, each of which may run in a process of its own; the inner loop has the first."""
-    marks = [[pytest.mark.xdist_group(f"random-{start}"), *[pytest.mark.more] * (start > 0)] for start in starts]
-    return pytest.mark.parametrize("start", [pytest.param(s, marks=m) for s, m in zip(starts, marks, strict=True)])
+    """Seeds, each for a process of its own; the inner loop has the first."""
+    return pytest.mark.parametrize("start", [pytest.param(s, marks=[pytest.mark.more] * (s > 0)) for s in starts])
 
 
 def study(number: int, start: int) -> Counter:

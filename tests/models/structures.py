@@ -995,12 +995,7 @@ def built(name):
     return build(name)
 
 
-def marks(name):
-    """One process for all tests of a structure."""
-    return [pytest.mark.xdist_group(name), *([] if name in DIVERSE else [pytest.mark.slow])]
-
-
-COMPILED = [pytest.param(name, marks=marks(name)) for name in STRUCTURES]
+COMPILED = [pytest.param(name, marks=[pytest.mark.slow] * (name not in DIVERSE)) for name in STRUCTURES]
 """All structures for tests that compile: the diverse ones in every run, the others in the studies."""
 
 

@@ -14,7 +14,7 @@ from structures import COMPILED, SINGLE, built
 pytestmark = pytest.mark.compiled
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", COMPILED, scope="module")
 def test_equal_to_enumeration(name):
     model, domains = built(name)
     engine = engine_for(model, "mle")
@@ -52,7 +52,7 @@ def test_equal_to_enumeration(name):
 
 
 @pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", COMPILED, scope="module")
 def test_em_never_falls(name, estimator):
     """Whatever updates the parameters."""
     model, _ = built(name)

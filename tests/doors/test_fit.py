@@ -236,6 +236,7 @@ def test_operation_without_jax(backend, c_compiler):
 
 
 @OBJECT_MODE
+@pytest.mark.slow
 def test_mixture_through_callbacks():
     """EM, Newton and the posterior of the labels through callbacks give what JAX gives."""
     y = np.concatenate([np.random.default_rng(1).normal(m, 1, 30) for m in (-1, 8)])

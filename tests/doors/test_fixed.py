@@ -325,7 +325,7 @@ def test_entry_by_entry_transforms_and_bounds_that_are_estimated():
         assert found.n_params == 3
 
 
-def test_deterministics_and_callbacks(mixture):
+def test_deterministics_of_held_entries():
     with pm.Model() as model:
         beta = pm.Normal("beta", 0, 5, shape=3)
         pm.Deterministic("known", 2 * beta[0])
@@ -338,6 +338,10 @@ def test_deterministics_and_callbacks(mixture):
     assert found.estimates["total"].item() == pytest.approx(found.estimates["beta"].values.sum())
     coefficients = np.linalg.lstsq(x[:, 1:], x @ [0.5, 2.0, 3.0], rcond=None)[0]
     np.testing.assert_allclose(found.estimates["beta"].values[1:], coefficients, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_callbacks_of_held_entries(mixture):
     called = fit(mixture, fixed={"mu[b]": 0.0, "w[a]": 0.2}, backend="numba")
     assert called.log_likelihood == pytest.approx(fit(mixture, fixed={"mu[b]": 0.0, "w[a]": 0.2}).log_likelihood)
 

@@ -241,7 +241,7 @@ def test_pymc_samples_it(draws):
     np.testing.assert_allclose(draws["constant_data"]["x"], np.linspace(-1, 1, 12))
 
 
-@pytest.mark.compiled
+@pytest.mark.slow
 def test_nutpie_samples_it():
     pytest.importorskip("nutpie")
     model, _ = build("hidden_markov")

@@ -105,7 +105,7 @@ def test_log_posterior_and_coordinates_are_those_of_pymc(build, fixed):
     original = build()
     target = target_of(original, "map", Choices(fixed=fixed or {}))
     objective, model = target.objective, conditioned(target)
-    density, space = LogPosterior(objective), objective.space
+    density, space = objective.jit_once(LogPosterior(objective)), objective.space
     logp = model.compile_logp(mode=PLAIN)
     rng, differences = np.random.default_rng(2), []
     assert {v.name for v in model.free_RVs} == set(space.names)

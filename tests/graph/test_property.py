@@ -33,8 +33,8 @@ MANY = int(os.environ.get("RANDOM_MODELS", "0"))
 
 
 def spread(starts):
-    """Seeds, each for a process of its own; the inner loop has the first."""
-    return pytest.mark.parametrize("start", [pytest.param(s, marks=[pytest.mark.more] * (s > 0)) for s in starts])
+    """Seeds, each for a process of its own; all but the first are studies."""
+    return pytest.mark.parametrize("start", [pytest.param(s, marks=[pytest.mark.slow] * (s > 0)) for s in starts])
 
 
 def study(number: int, start: int) -> Counter:

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -254,8 +255,9 @@ def test_weights_may_be_a_batch():
     whole, data, u, weights = problem(normal_mixture)
     batch = np.stack([weights, np.ones_like(weights)])
     cut = in_chunks(whole, 25)
-    found = jax.vmap(jax.grad(cut.value), in_axes=(None, 0, None))(u, batch, data)
-    expected = jax.vmap(jax.grad(whole.value), in_axes=(None, 0, None))(u, batch, data)
+    found, expected = [
+        o.jit_once(jax.vmap(jax.grad(o.value), in_axes=(None, 0, None)))(u, batch, data) for o in (cut, whole)
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -303,7 +305,7 @@ def lifetimes(rng):
     pm.Weibull("y", alpha[z], beta[z], observed=rng.gamma(2.0, size=N))
 
 
-@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("define", [*SPLIT, regressions, shapes, lifetimes])
 def test_the_m_step_does_not_depend_on_chunks(define, estimator):
     whole, data, u, weights = problem(define, estimator)
@@ -370,7 +372,7 @@ def test_evaluators_agree(define):
     def weighted(positions, arrays):
         return sum(((i + 1.0) * a.sum() for i, a in zip(positions, arrays, strict=True)), 0.0)
 
-    def everything(evaluator):
+    def everything(evaluator, theta):
         value, posterior = evaluator.e_step(theta, weights, data, powers)
         return [
             value,
@@ -381,7 +383,8 @@ def test_evaluators_agree(define):
             evaluator.posterior(theta, data),
         ]
 
-    for a, b in zip(*[jax.tree.leaves(everything(e)) for e in (whole, cut)], strict=True):
+    found = [jax.tree.leaves(objective.jit_once(partial(everything, e))(theta)) for e in (whole, cut)]
+    for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-10)
 
 

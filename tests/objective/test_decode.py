@@ -37,12 +37,14 @@ def test_the_e_step_at_the_mode_reads_one_configuration(name):
     theta, weights = objective.space.constrain(u), np.ones(objective.n_units)
     best = float(engine.readout.decode(u, engine.data)[1].sum())
 
-    value, posterior = objective.decoded(theta, weights, engine.data)
+    decoded = objective.jit_once(lambda w: objective.decoded(theta, w, engine.data))
+    value, posterior = decoded(weights)
     assert float(value) == pytest.approx(best, abs=1e-9)
-    assert float(objective.expected(theta, posterior, engine.data)) == pytest.approx(best, abs=1e-9)
+    expected = objective.jit_once(lambda p: objective.expected(theta, p, engine.data))
+    assert float(expected(posterior)) == pytest.approx(best, abs=1e-9)
     assert all(np.array_equal(p, np.round(p)) for p in posterior)
 
-    twice, doubled = objective.decoded(theta, 2 * weights, engine.data)
+    twice, doubled = decoded(2 * weights)
     assert float(twice) == pytest.approx(2 * best)
     for p, q in zip(posterior, doubled, strict=True):
         np.testing.assert_array_equal(2 * np.asarray(p), q)
@@ -230,7 +232,7 @@ def test_the_mean_of_sampled_weights_is_the_posterior(name):
     engine, u = problem(model)
     objective = engine.objective
     theta, weights = objective.space.constrain(u), np.linspace(0.0, 2.0, objective.n_units)
-    value, posterior = e_step(objective, theta, weights, engine.data)
+    value, posterior = objective.jit_once(lambda t: e_step(objective, t, weights, engine.data))(theta)
     keys = jax.random.split(jax.random.key(3), DRAWS)
     sample = jax.jit(jax.vmap(lambda key: objective.sampled(theta, weights, engine.data, key)))
     values, drawn = sample(keys)

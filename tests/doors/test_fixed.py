@@ -79,7 +79,7 @@ def test_closed_forms_keep_what_is_held(mixture):
     assert after > before
 
 
-@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_held_entries_of_multivariate_means(estimator, shared):
     """The maximum in the free entries depends on the covariance: their closed form does not apply."""

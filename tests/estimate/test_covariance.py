@@ -84,11 +84,11 @@ def test_a_dim_as_cluster():
 
 
 def test_scores_of_units_are_derivatives_of_their_log_likelihoods(mixture):
-    objective, u = mixture._estimate.target.engine.objective, mixture._estimate.optimum.point
-    step = 1e-6
+    engine, u = mixture._estimate.target.engine, mixture._estimate.optimum.point
+    objective, step = engine.objective, 1e-6
 
     def units(v):
-        densities = objective.densities(*objective.space.constrain(v), *mixture._engine.data)
+        densities = objective.densities(*objective.space.constrain(v), *engine.data)
         return np.asarray(objective.units(densities, ()))
 
     numeric = [(units(u + step * e) - units(u - step * e)) / (2 * step) for e in np.eye(len(u))]
@@ -132,9 +132,9 @@ def test_weights_are_repetitions():
 
 
 def test_scores_behind_a_callback(logit):
-    other = engine_for(logit.model, "mle", backend="numba").objective
+    other = engine_for(logit.model, "mle", backend="numba")
     estimate = logit._estimate
-    np.testing.assert_allclose(other.scores(estimate.point, other.data), estimate.scores, atol=1e-8)
+    np.testing.assert_allclose(other.objective.scores(estimate.point, other.data), estimate.scores, atol=1e-8)
 
 
 def test_the_prior_counts_under_map(logit):

@@ -488,7 +488,7 @@ def hurdle_amounts():
     return {"psi", "mu", "sd"}, {"psi", "mu", "sd"}
 
 
-@pytest.mark.parametrize("estimator", ["mle", "map"])
+@pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", FITS)
 def test_em_climbs_to_the_optimum_of_newton(name, estimator):
     with pm.Model() as model:

@@ -386,7 +386,12 @@ def mvnormal_regression():
 
 # --- tests ------------------------------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize(("name", "estimator"), [(n, e) for n in CASES for e in ("mle", "map")], scope="module")
+BOTH = pytest.mark.parametrize(
+    ("name", "estimator"),
+    [pytest.param(n, e, marks=[pytest.mark.slow] * (e == "map")) for n in CASES for e in ("mle", "map")],
+    scope="module",
+)
+"""Under "map" all steps of a case together are in every run, below."""
 NOT_MAXIMAL = {"student_t", "student_t_regression"}
 """Where a closed form or Newton steps climb and need not reach the maximum at once."""
 

@@ -91,13 +91,14 @@ class Target:
     def derivatives(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The objective, its gradient and its Hessian, ``(p, p)``."""
         key, kept = np.asarray(u).tobytes(), self._curvatures
-        if key not in kept:
+        found = kept.get(key)
+        if found is None:
             self.engine.verify("derivatives")
-            value, gradient, hessian = self.objective.derivatives(u, self.weights, self.data)
-            while len(kept) >= KEPT:
-                kept.pop(next(iter(kept)), None)
-            kept[key] = float(value), np.asarray(gradient), np.asarray(hessian)
-        return kept[key]
+            found = numbers(self.objective.derivatives(u, self.weights, self.data))
+            for old in list(kept)[: len(kept) + 1 - KEPT]:
+                kept.pop(old, None)
+            kept[key] = found
+        return found
 
     def curvature(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The objective, its gradient, and what stands for its Hessian where errors are concerned.

@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::")[0]
-            return nodeid if file.endswith(("test_documents.py", "test_property.py")) else file
+            return nodeid if file.endswith("test_documents.py") or "::test_many_random" in nodeid else file
 
     return ByFile(config, log)
 

@@ -627,6 +627,7 @@ def test_weights_that_do_not_fit_keep_the_density_of_pymc():
     assert not structure.latents
 
 
+@pytest.mark.slow
 def test_callback_backend():
     with pm.Model() as model:
         zip_with_two_proportions()

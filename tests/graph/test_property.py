@@ -33,7 +33,7 @@ MANY = int(os.environ.get("RANDOM_MODELS", "0"))
 
 
 def spread(starts):
-    """Seeds, each for a process of its own; all but the first are studies."""
+    """Seeds; all but the first are studies."""
     return pytest.mark.parametrize("start", [pytest.param(s, marks=[pytest.mark.slow] * (s > 0)) for s in starts])
 
 

@@ -463,13 +463,18 @@ def test_every_block_reaches_the_maximum(name, estimator):
 def test_em_never_falls_and_ends_where_the_score_vanishes(name):
     engine, plan = built(name, "map")
     objective, space, unit = engine.objective, engine.objective.space, np.ones(engine.objective.n_units)
-    step = em_map(objective, plan)
+    update = em_map(objective, plan)
 
     def iterate(u):
-        return jax.lax.scan(lambda v, _: step(v, unit, engine.data, None, False), u, length=1500)
+        return jax.lax.scan(lambda v, _: update(v, unit, engine.data, None, False), u, length=1500)
 
     u, values = objective.jit_once(iterate)(space.initial + np.random.default_rng(1).normal(scale=0.1, size=space.size))
     values = np.asarray(values)
     assert np.all(np.diff(values) >= -1e-11 * (1 + np.abs(values[1:])))
-    _, gradient, hessian = objective.derivatives(np.asarray(u), unit, engine.data)
-    np.testing.assert_allclose(gradient, 0.0, atol=2e-4 * np.sqrt(np.abs(np.diag(hessian)).max()))
+
+    def gradient(v):
+        return np.asarray(objective.value_and_gradient(v, unit, engine.data)[1])
+
+    u, step = np.asarray(u), 1e-5
+    curvature = [(gradient(u + step * e) - gradient(u - step * e)) @ e / (2 * step) for e in np.eye(len(u))]
+    np.testing.assert_allclose(gradient(u), 0.0, atol=2e-4 * np.sqrt(np.abs(curvature).max()))

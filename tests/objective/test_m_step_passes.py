@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -137,9 +138,11 @@ def start_of(engine):
 
 
 def posteriors(engines, u):
-    return [
-        e_step(e.objective, e.objective.space.constrain(u), np.ones(e.objective.n_units), e.data)[1] for e in engines
-    ]
+    def of(engine, v):
+        objective = engine.objective
+        return e_step(objective, objective.space.constrain(v), np.ones(objective.n_units), engine.data)[1]
+
+    return [e.objective.jit_once(partial(of, e))(u) for e in engines]
 
 
 def added(trees):
@@ -158,11 +161,14 @@ def test_the_sums_of_parts_of_the_rows_add_up(define):
     engine, start = engines[0], start_of(engines[0])
     objective, given = engine.objective, posteriors(engines, start)
     plan = replace(engine.m_step, newton=None)
-    expected, _ = em_map(objective, plan)(start, np.ones(objective.n_units), engine.data, None, False)
+    step, unit = em_map(objective, plan), np.ones(objective.n_units)
+    expected, _ = objective.jit_once(lambda u: step(u, unit, engine.data, None, False))(start)
     point = in_parts = jnp.asarray(start)
     for same in zip(*[passes_of(e.objective, e.m_step) for e in engines], strict=True):
         theta = objective.space.constrain(point)
-        whole, *parts = [p.statistics(r, theta, e.data) for p, r, e in zip(same, given, engines, strict=True)]
+        whole, *parts = [
+            objective.jit_once(p.statistics)(r, theta, e.data) for p, r, e in zip(same, given, engines, strict=True)
+        ]
         assert all(p.additive for p in same) and jax.tree.leaves(whole)
         check(added(parts), whole, rtol=1e-9, atol=1e-9)
         point = same[0].update(whole, point, engine.data)
@@ -178,8 +184,8 @@ def test_the_sums_of_newton_steps_over_the_data_add_up():
     given, theta = posteriors(engines, u), engines[0].objective.space.constrain(u)
     sums = [data_sums(e.objective, e.m_step.newton) for e in engines]
     for found in (
-        [s.values(r, theta, e.data) for s, r, e in zip(sums, given, engines, strict=True)],
-        [s.slopes(r, u, e.data) for s, r, e in zip(sums, given, engines, strict=True)],
+        [jax.jit(s.values)(r, theta, e.data) for s, r, e in zip(sums, given, engines, strict=True)],
+        [jax.jit(s.slopes)(r, u, e.data) for s, r, e in zip(sums, given, engines, strict=True)],
     ):
         whole, *parts = found
         assert all(np.any(a != 0) for a in jax.tree.leaves(whole))

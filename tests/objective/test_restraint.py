@@ -379,12 +379,16 @@ def test_a_restraint_reaches_no_other_fit_of_the_model():
     assert engine_for(model, "mle").plan is None
 
 
-def test_data_in_chunks_and_the_numba_backend():
+def test_data_in_chunks():
     rng = np.random.default_rng(2)
     y = np.concatenate([rng.normal(-4, 1, 70_000), rng.normal(4, 0.5, 70_000)])
     found = fit(normal_mixture(y, start=(0.8, 0.9)), mlem.EM(min_scale=0.8), starts=[{"mu": [-3.0, 3.0]}])
     np.testing.assert_allclose(found.estimates["sigma"], [1.0, 0.8], atol=0.01)
     assert "sigma[1] is on its floor" in found.message
+
+
+@pytest.mark.slow
+def test_the_numba_backend():
     jax, numba = (
         fit(normal_mixture(), mlem.EM(penalty=0.3), backend=b, starts=[{"mu": [0.0, 2.0]}]) for b in ("jax", "numba")
     )

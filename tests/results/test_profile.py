@@ -190,6 +190,7 @@ def test_a_mixture_against_scipy(mixture, name):
         assert height == pytest.approx(mixture.log_likelihood - DROP, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_callback_gives_the_same():
     with pm.Model() as model:
         p = pm.Beta("p", 1, 1)

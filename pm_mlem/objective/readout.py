@@ -27,7 +27,6 @@ class Readout:
     ----------
     estimands : ``(u, data) -> list``: constrained parameters, then Deterministics (their posterior mean where
         they depend on a latent), in the order of ``names``
-    latents : ``(u, data) -> list``: posterior probabilities of each latent, states first
     """
 
     objective: Objective
@@ -61,9 +60,6 @@ class Readout:
                 mean = array
             values.append(jnp.broadcast_to(mean, d.lifted.shape))
         return values
-
-    def latents(self, u, data) -> list:
-        return self._probabilities(self.objective.space.constrain(u), data)
 
     def marginal(self, name: str, posterior: Mapping[str, jax.Array]) -> jax.Array:
         """Posterior probabilities of one latent, ``(states, *shape)``."""

@@ -224,11 +224,6 @@ def points_xy(x, y, dims: Sequence[str], coords: Mapping[str, Any] | None = None
     )  # fmt: skip
 
 
-def entry_dims(data: xr.Dataset, *others: str) -> list[str]:
-    """The dimensions of a dataset's variables but for some."""
-    return [str(d) for d in data.dims if d not in (*NOT_ENTRIES, *others)]
-
-
 def entries(array: xr.DataArray, *others: str) -> Iterator[tuple[str, xr.DataArray]]:
     """The entries of a variable by their names as in ``summary()``: "mu[a]"; ``others`` are no entry's dimensions."""
     dims = [d for d in array.dims if d not in (*NOT_ENTRIES, *others)]

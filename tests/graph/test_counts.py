@@ -9,7 +9,6 @@ from scipy.special import logsumexp
 import pm_mlem as mlem
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.objective.engine import engine_for
-from pm_mlem.objective.readout import Readout
 
 pytestmark = pytest.mark.compiled
 
@@ -96,14 +95,13 @@ def test_explain_tells_the_bound(capsys):
     assert "above that the probability is below 1e-12" in capsys.readouterr().out
 
 
-def test_what_is_neglected_is_read_off_the_compiled_report(monkeypatch):
-    """Not off functions that are evaluated operation by operation."""
+def test_what_is_neglected():
+    """What the distribution has above the bound, or the posterior at it, whichever is more."""
     with pm.Model() as model:
         n = pm.Poisson("n", pm.Gamma("rate", 2, 1), shape=3)
         pm.Binomial("y", n=n, p=0.5, observed=[1, 2, 0])
     engine = engine_for(model, "mle", Choices(bounds={"n": 6}))
     u = engine.objective.space.unconstrain({"rate": 4.0})
-    [latents] = engine.readout.latents(u, engine.data)
-    monkeypatch.delattr(Readout, "latents")
+    _, [latents], _ = engine.readout.evaluate(u, engine.data)
     above = st.poisson(4.0).sf(6)
     assert engine.neglected(u)["n"] == pytest.approx(max(above, np.asarray(latents)[-1].max()), rel=1e-9)

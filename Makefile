@@ -13,7 +13,7 @@ VENV := .venv
 PLAIN := .venv-plain
 BIN := $(VENV)/bin
 ARGS ?= $(filter --%,$(MAKECMDGOALS))
-PYTEST := python -m pytest -n 2 --dist loadscope
+PYTEST := python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 RANDOM_MODELS ?= 10000
 CORE := test_package.py graph/test_structures.py objective/test_structures.py objective/test_verify.py \
         optimize/test_zoo.py doors/test_fit.py doors/test_explain.py doors/test_marginalize.py results/test_results.py

@@ -388,6 +388,7 @@ def test_a_mixture_agrees_with_gibbs_steps_of_the_whole_model():
     """PyMC alternates NUTS and Gibbs on the unmarginalized model; means agree within Monte Carlo error."""
     fit = mlem.fit(mixture(), random_seed=1, progressbar=False)
     options = {"tune": 500, "chains": 2, "cores": 1, "random_seed": 5, "progressbar": False}
+    options["compute_convergence_checks"] = False  # of PyMC: labels that never change have none
     mine = mlem.sample(fit, 1000, **options)["posterior"].to_dataset()
     start = {name: fit.estimates[name].values for name in ("w", "mu", "sigma", "slope")}
     with mixture():

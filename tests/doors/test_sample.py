@@ -389,10 +389,10 @@ def test_a_mixture_agrees_with_gibbs_steps_of_the_whole_model():
     fit = mlem.fit(mixture(), random_seed=1, progressbar=False)
     options = {"tune": 500, "chains": 2, "cores": 1, "random_seed": 5, "progressbar": False}
     options["compute_convergence_checks"] = False  # of PyMC: labels that never change have none
-    mine = mlem.sample(fit, 1000, **options)["posterior"].to_dataset()
+    mine = mlem.sample(fit, 4000, **options)["posterior"].to_dataset()
     start = {name: fit.estimates[name].values for name in ("w", "mu", "sigma", "slope")}
     with mixture():
-        theirs = pm.sample(1000, initvals=start, **options)["posterior"].to_dataset()
+        theirs = pm.sample(4000, initvals=start, **options)["posterior"].to_dataset()
     for name in ("w", "mu", "sigma", "slope"):
         error = np.hypot(az.mcse(mine[[name]])[name], az.mcse(theirs[[name]])[name])
         dims = ["chain", "draw"]

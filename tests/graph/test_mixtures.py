@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 import pm_mlem as mlem
 from brute_force import enumerate_latents
+from in_one_piece import evaluated
 from pm_mlem.objective.engine import engine_for
 
 pytestmark = pytest.mark.compiled
@@ -346,24 +347,19 @@ def test_likelihood_is_that_of_pymc(name):
     engine = engine_for(model, "mle")
     objective = engine.objective
     u, rng = point(objective)
-    unit = np.ones(objective.n_units)
     tolerance = 1e-6 if name in SINGLE else 1e-8
 
     expected = enumerate_latents(model, domains, objective.space.values(u))
-    value, gradient = objective.value_and_gradient(u, unit, engine.data)
-    assert float(value) == pytest.approx(expected.log_likelihood, abs=tolerance)
+    found = evaluated(engine, u)
+    assert found.value == pytest.approx(expected.log_likelihood, abs=tolerance)
     direction, step = rng.normal(size=len(u)), 1e-4
     ends = [
         enumerate_latents(model, domains, objective.space.values(u + s * step * direction)).log_likelihood
         for s in (1, -1)
     ]
-    assert float(np.asarray(gradient) @ direction) == pytest.approx(
-        (ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-6
-    )
-
-    found = dict(zip(engine.readout.latent_names, engine.readout.evaluate(u, engine.data)[1], strict=True))
+    assert found.gradient @ direction == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-6)
     for latent, probabilities in expected.probabilities.items():
-        np.testing.assert_allclose(np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=tolerance)
+        np.testing.assert_allclose(np.moveaxis(found.latents[latent], 0, -1), probabilities, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", MIXTURES)

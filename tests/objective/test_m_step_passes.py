@@ -137,12 +137,13 @@ def start_of(engine):
     return space.initial + np.random.default_rng(2).normal(scale=0.05, size=space.size)
 
 
-def posteriors(engines, u):
-    def of(engine, v):
-        objective = engine.objective
-        return e_step(objective, objective.space.constrain(v), np.ones(objective.n_units), engine.data)[1]
+def posterior_of(engine, u):
+    objective = engine.objective
+    return e_step(objective, objective.space.constrain(u), np.ones(objective.n_units), engine.data)[1]
 
-    return [e.objective.jit_once(partial(of, e))(u) for e in engines]
+
+def posteriors(engines, u):
+    return [e.objective.jit_once(partial(posterior_of, e))(u) for e in engines]
 
 
 def added(trees):
@@ -159,20 +160,26 @@ def test_the_sums_of_parts_of_the_rows_add_up(define):
     """And the M-step is what follows from them, pass by pass."""
     engines = [engine_of(define, rows) for rows in HALVES]
     engine, start = engines[0], start_of(engines[0])
-    objective, given = engine.objective, posteriors(engines, start)
-    plan = replace(engine.m_step, newton=None)
-    step, unit = em_map(objective, plan), np.ones(objective.n_units)
-    expected, _ = objective.jit_once(lambda u: step(u, unit, engine.data, None, False))(start)
-    point = in_parts = jnp.asarray(start)
-    for same in zip(*[passes_of(e.objective, e.m_step) for e in engines], strict=True):
-        theta = objective.space.constrain(point)
-        whole, *parts = [
-            objective.jit_once(p.statistics)(r, theta, e.data) for p, r, e in zip(same, given, engines, strict=True)
-        ]
-        assert all(p.additive for p in same) and jax.tree.leaves(whole)
-        check(added(parts), whole, rtol=1e-9, atol=1e-9)
-        point = same[0].update(whole, point, engine.data)
-        in_parts = same[1].update(added(parts), in_parts, engines[1].data)  # no row is read: any part can do it
+    objective, unit = engine.objective, np.ones(engine.objective.n_units)
+    passes = list(zip(*[passes_of(e.objective, e.m_step) for e in engines], strict=True))
+    assert all(p.additive for same in passes for p in same)
+
+    def evaluate(u):  # compiled in one piece
+        given = [posterior_of(e, u) for e in engines]
+        point, in_parts, sums = u, u, []
+        for same in passes:
+            theta = objective.space.constrain(point)
+            whole, *parts = [p.statistics(r, theta, e.data) for p, r, e in zip(same, given, engines, strict=True)]
+            sums.append((added(parts), whole))
+            point = same[0].update(whole, point, engine.data)
+            in_parts = same[1].update(added(parts), in_parts, engines[1].data)  # no row is read: any part can do it
+        step = em_map(objective, replace(engine.m_step, newton=None))
+        return sums, point, in_parts, step(u, unit, engine.data, given[0], jnp.asarray(True))[0]
+
+    sums, point, in_parts, expected = objective.jit_once(evaluate)(start)
+    for in_halves, whole in sums:
+        assert jax.tree.leaves(whole)
+        check(in_halves, whole, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(point, expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(in_parts, expected, rtol=1e-7, atol=1e-8)
     assert np.max(np.abs(point - start)) > 1e-3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from brute_force import enumerate_latents
+from in_one_piece import evaluated
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.m_step import em_map
 from structures import COMPILED, SINGLE, built
@@ -21,11 +22,10 @@ def test_equal_to_enumeration(name):
     objective = engine.objective
     rng = np.random.default_rng(1)
     u = objective.space.initial + 0.1 * rng.normal(size=objective.space.size)
-    unit = np.ones(objective.n_units)
 
     expected = enumerate_latents(model, domains, objective.space.values(u))
-    value, gradient = objective.value_and_gradient(u, unit, engine.data)
-    assert float(value) == pytest.approx(expected.log_likelihood, abs=1e-6 if name in SINGLE else 1e-8)
+    found = evaluated(engine, u, decode=True)
+    assert found.value == pytest.approx(expected.log_likelihood, abs=1e-6 if name in SINGLE else 1e-8)
 
     direction, step = rng.normal(size=len(u)), 1e-4
     ends = [
@@ -33,18 +33,16 @@ def test_equal_to_enumeration(name):
         for s in (1, -1)
     ]
     slope = (ends[0] - ends[1]) / (2 * step)
-    assert float(np.asarray(gradient) @ direction) == pytest.approx(slope, rel=1e-5, abs=1e-6)
+    assert found.gradient @ direction == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
-    found = dict(zip(engine.readout.latent_names, engine.readout.evaluate(u, engine.data)[1], strict=True))
     for latent, probabilities in expected.probabilities.items():
         np.testing.assert_allclose(
-            np.moveaxis(np.asarray(found[latent]), 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
+            np.moveaxis(found.latents[latent], 0, -1), probabilities, atol=1e-6 if name in SINGLE else 1e-8
         )
 
-    states, units = engine.readout.decode(u, engine.data)
     best = expected.log_likelihood + np.log(np.max(expected.weights))
-    assert float(units.sum()) == pytest.approx(best, abs=1e-6 if name in SINGLE else 1e-8)
-    decoded = dict(zip(engine.readout.latent_names, map(np.asarray, states), strict=True))
+    assert found.joint.sum() == pytest.approx(best, abs=1e-6 if name in SINGLE else 1e-8)
+    decoded = found.states
     [place] = [
         i for i, c in enumerate(expected.configurations) if all(np.array_equal(c[n], decoded[n]) for n in decoded)
     ]

@@ -276,6 +276,7 @@ def test_initial_values_of_the_user_take_the_place_of_the_fit(fit):
     assert "start" not in tree["posterior"].attrs
 
 
+@pytest.mark.slow
 def test_what_is_held_is_conditioned_on():
     fit = mlem.fit(mixture(), fixed={"sigma": 0.8, "mu[lo]": -2.0}, starts=1, progressbar=False)
     tree = mlem.sample(fit, 8, **FEW)
@@ -370,6 +371,7 @@ def test_refusals(fit):
         weighted.laplace()
 
 
+@pytest.mark.slow
 def test_data_that_were_replaced_do_not_matter():
     model = mixture()
     fit = mlem.fit(model, starts=1, progressbar=False)

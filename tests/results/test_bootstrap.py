@@ -170,6 +170,7 @@ def test_the_ordinary_optimizer_finds_the_same(name, request, monkeypatch):
     np.testing.assert_allclose(result.log_likelihood, other.log_likelihood, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_another_backend():
     with pm.Model() as model:
         pm.Poisson("y", pm.Exponential("rate", 1), observed=COUNTS)

@@ -20,7 +20,7 @@ def nuts(faithful, faithful_map):
 
     The draws are those of the Laplace approximation: compiling for NUTS takes 20 seconds.
     """
-    drawn = faithful_map.laplace(300, random_seed=1)["posterior"].to_dataset().drop_vars("z")
+    drawn = faithful_map.laplace(300, random_seed=1)["posterior"].to_dataset()[["w", "mu", "sigma"]]
     halves = [drawn.isel(chain=0, draw=slice(150 * i, 150 * (i + 1))).assign_coords(draw=range(150)) for i in (0, 1)]
     posterior = xr.concat(halves, "chain").assign_coords(chain=[0, 1])
     tree = xr.DataTree.from_dict({"posterior": posterior.assign_attrs(sampling_time=1.5)})

@@ -13,7 +13,8 @@ import pymc as pm
 from pm_mlem.arguments import check_choice, current_model
 from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
-from pm_mlem.optimize.multistart import Fallback, Plan, Run, Start, multistart, unconfirmed
+from pm_mlem.optimize.multistart import Check, Fallback, Plan, Run, Start, multistart, unconfirmed
+from pm_mlem.optimize.truncated import TruncatedNewton
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
@@ -27,7 +28,9 @@ if TYPE_CHECKING:  # JAX is imported when the first model is fitted
 Method = str | EM | LBFGS | Newton | Adam
 METHODS = ("auto", "em", "lbfgs", "newton", "adam")
 MANY_PARAMETERS = 300
-"""Above this, ``method="auto"`` does not form Hessians while it searches."""
+"""Above this, ``method="auto"`` does not form Hessians while it searches, ..."""
+MANY_MORE = 1000
+"""... up to this where they are cheap."""
 CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
@@ -61,7 +64,9 @@ def fit(
         variables count, the priors of parameters do not. "map" maximises the joint density in the user's own
         (constrained) space, without Jacobian, as ``pm.find_MAP`` does.
     method : {"auto", "em", "lbfgs", "newton", "adam"} or EM, LBFGS, Newton, Adam
-        "auto": EM followed by Newton where there are latents, Newton otherwise (L-BFGS for many parameters).
+        "auto": EM followed by Newton where there are latents, Newton otherwise (L-BFGS for many parameters). No method
+        certifies itself: where L-BFGS or Adam end, the exact Newton decrement is computed, and Newton's method goes on
+        where it is not small.
     latents : sequence of str, optional
         Continuous free variables to integrate out.
     quadrature : int, optional
@@ -177,17 +182,22 @@ NAMED: dict[str, EM | LBFGS | Newton | Adam] = {"em": EM(), "newton": Newton(), 
 def choose(method: Method, target: Target) -> Plan:
     """The algorithms to run one after the other."""
     size, kinks = target.space.size, target.objective.kinks
-    finish = NAMED["newton" if size <= MANY_PARAMETERS and kinks.none else "lbfgs"]
+    formed = size <= MANY_PARAMETERS or (size <= MANY_MORE and target.objective.work * size <= CHEAP_HESSIAN)
+    finish = NAMED["newton" if formed and kinks.none else "lbfgs"]
+    exact = [Check(NAMED["newton"] if formed else TruncatedNewton())] if kinks.none else []
+    checks = exact if isinstance(finish, LBFGS) else []
     if isinstance(method, str) and method != "auto":
         method = NAMED[method]
     if isinstance(method, EM) and (method.finish or stalls_at_kinks(method, target.engine)):
-        return [method, finish]
+        return [method, finish, *checks]
+    if isinstance(method, LBFGS | Adam):
+        return [method, *exact]
     if not isinstance(method, str):
         return [method]
     if not target.structure.complete_data:
-        return [finish]
+        return [finish, *checks]
     if target.objective.work * size <= CHEAP_HESSIAN:
-        return [EM(max_iterations=500, tolerance=1e-3), finish]
+        return [EM(max_iterations=500, tolerance=1e-3), finish, *checks]
     em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
     return [em, Fallback(finish)]
 

@@ -32,8 +32,7 @@ def spread(estimate: Estimate, kind: str = "observed", cluster=None, small_sampl
     check_units(estimate, kind)
     if kind == "opg":
         prior = estimate.target.prior_curvature(estimate.point) if estimate.target.estimator == "map" else None
-        known = estimate.information
-        return outer_product(estimate.scores, estimate.target.weights, prior, known.held.T, known.away, known.matrix)
+        return outer_product(estimate.information, estimate.scores, estimate.target.weights, prior)
     clusters = None if cluster is None else clusters_of(estimate, cluster)
     return sandwich(estimate.information, estimate.scores, estimate.target.weights, clusters, small_sample)
 

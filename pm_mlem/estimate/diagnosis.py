@@ -9,12 +9,13 @@ of them do so with a finite sum, the sum is estimated like any other number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pm_mlem.estimate.names import AT_MOST, Masks, Names, listed
+from pm_mlem.estimate.runaways import Lines, runaway_directions, towards_bounds
 from pm_mlem.estimate.target import Target
 from pm_mlem.graph.roles.held import HeldSimplex
 from pm_mlem.inference.covariance import finite_rows
@@ -26,22 +27,12 @@ BORDER = 1e-6
 """Probabilities nearer than this to 0 or 1 are on the boundary, unless the data say otherwise."""
 COUNTED = 0.5
 """Curvature by the logarithm of a probability from which on it is not on the boundary: its expected count."""
-FAR = 8.0
-"""Unconstrained distance from the initial point that a parameter has to be away to be called a runaway."""
-FLAT = 1e-2
-"""Log-likelihood that going as far again would cost; below this it is flat out there."""
-DRAINED = 1e-6
-"""Of its curvature at the initial point what a parameter has left where others that run away leave it undetermined."""
 UPWARDS = 1e-3
-"""Upward curvature (log-likelihood per unit squared) that is more than rounding."""
+"""Upward curvature, in coordinates with unit curvature, that is more than rounding."""
 LEANS = 1e-3
 """Of all its slopes that by a held entry from which on a function depends on it."""
-ROUNDING = 1e-8
-"""Components of a unit vector that count as zero."""
-FLATTENED = 1e-2
-"""Of its curvature where it came from what a runaway may have left."""
-ALWAYS_FLAT = 1e-9
-"""Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
+FAR_OFF = 100.0
+"""Standard errors (of coordinates whose neighbours are known) at which a flat direction is looked at again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +48,7 @@ class Diagnosis:
     lost : entries that these leave undetermined
     flat : for every flat direction the entries that it concerns, and a sentence
     steps : (held entries, p), unconstrained steps that move one held entry each
+    units : (p,) what counts as a unit of each coordinate: an e-fold change, or a standard error
     """
 
     information: Information | None
@@ -66,17 +58,18 @@ class Diagnosis:
     lost: tuple[str, ...]
     flat: tuple[tuple[tuple[str, ...], str], ...]
     steps: np.ndarray
+    units: np.ndarray
 
     def leans(self, jacobian: np.ndarray) -> np.ndarray:
         """Which functions (..., p) would change with an entry that is on the boundary."""
         jacobian, _ = finite_rows(jacobian)
-        size = np.linalg.norm(jacobian, axis=-1)
+        size = np.linalg.norm(jacobian * self.units, axis=-1)
         return np.any(np.abs(jacobian @ self.steps.T) > LEANS * size[..., None], axis=-1)
 
     @property
     def saddle(self) -> bool:
         """Whether the objective bends upwards by more than rounding."""
-        return self.information is not None and self.information.steepest < -UPWARDS
+        return self.information is not None and self.information.lowest < -UPWARDS
 
     def reason(self, name: str, entry: str, position: int) -> str:
         """Why an entry of a parameter or Deterministic has no standard error."""
@@ -102,30 +95,59 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
     ----------
     hessian : second derivatives of the objective at the point; None: only probabilities at 0 or 1 are noticed
     """
-    objective, derivatives = target.objective, target.curvature
-    names, space = Names(objective), objective.space
+    objective, space = target.objective, target.space
+    names = Names(objective)
     matrix = None if hessian is None else -0.5 * (hessian + hessian.T)
     at_border = border_masks(objective, point, matrix)
-    far = [] if matrix is None else [j for j in runaways(objective, point, matrix) if not names.held_by(j, at_border)]
-    bounded, directions = [j for j in far if names.bounded(j)], np.zeros((space.size, 0))
-    before = None
-    if matrix is not None and np.any(np.abs(point - space.initial) > FAR):
-        before = -derivatives(space.initial)[2]
-        unbounded = np.array([not names.bounded(j) for j in range(space.size)])
-        directions = runaway_directions(point - space.initial, matrix, before, unbounded)
+    values = space.values(point)
+    rows = [*border_rows(space, at_border, values)]
+    bounded: dict[int, bool] = {}
+    lost: list[int] = []
+    directions, information, flat = np.zeros((space.size, 0)), None, ()
+    if hessian is not None and np.all(np.isfinite(hessian)):
+        lines = Lines(target, point, names)
+        for j, way in towards_bounds(lines, matrix).items():
+            if names.held_by(j, at_border):
+                continue
+            if way:
+                bounded[j] = way > 0
+            else:
+                lost.append(j)
+
+        def held(more: Sequence[int]) -> np.ndarray:
+            chosen = [*rows, *np.eye(space.size)[[*bounded, *more]]]
+            return np.array(chosen).reshape(len(chosen), space.size)
+
+        def products(direction: np.ndarray) -> np.ndarray:
+            return target.product(point, direction)
+
+        along = None if target.objective.kinks.terms else products
+        directions, idle = runaway_directions(
+            lines, lambda away, more: observed_information(hessian, held([*lost, *more]), away, products=along)
+        )
+        lost += idle
+        caused = bool(directions.shape[1] or bounded or at_border)
+        information = observed_information(
+            hessian, held(lost if caused else []), directions, products=along, bends=lines.bends,
+            null=None if caused else np.eye(space.size)[:, lost],
+        )  # fmt: skip
+        lost = lost if caused else []
+        flat = tuple(flat_directions(names, target, point, information))
+    elif hessian is not None:
+        information = observed_information(hessian, np.array(rows).reshape(len(rows), space.size))
     away = [int(j) for j in np.flatnonzero(np.any(directions != 0, axis=1))]
-    lost = drained(names, matrix, away, before) if away and before is not None else []
 
     reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
+    cause = names.unique([*away, *bounded]) or tuple(
+        entry for name, mask in at_border.items() for entry in np.array(names.known[name])[mask.ravel()].tolist()
+    )
+    where = "at infinity" if away else "on the boundary"
     for j in lost:
-        note(
-            reasons, names.variable(j), names.mask(j), f"not identified, as {listed(names.unique(away))} is at infinity"
-        )
+        note(reasons, names.variable(j), names.mask(j), f"not identified, as {listed(cause)} is {where}")
     for j in away:
         note(reasons, names.variable(j), names.mask(j), "runs away to infinity (separation)")
-    for j in bounded:
-        note(reasons, names.variable(j), names.mask(j), f"on the boundary: {names.side(j, point)}")
-    values = space.values(point)
+    for j, up in bounded.items():
+        note(reasons, names.variable(j), names.mask(j), f"on the boundary: {names.side(j, up)}")
     for name, mask in at_border.items():
         for side, text in ((values[name] < 0.5, "a probability of 0"), (values[name] >= 0.5, "a probability of 1")):
             note(reasons, name, mask & side, f"on the boundary: {text}")
@@ -135,17 +157,14 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
         for entry, p in zip(np.array(names.known[name])[mask.ravel()], values[name][mask], strict=True)
     ) | dict.fromkeys(names.with_value(j, point) for j in bounded)
 
-    information, flat = None, ()
-    if hessian is not None:
-        held = [*border_rows(space, at_border, values), *np.eye(space.size)[[*bounded, *lost]]]
-        information = observed_information(hessian, np.array(held).reshape(len(held), space.size), directions)
-        flat = tuple(flat_directions(names, point, information, derivatives))
     steps = [
         log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
     ]
     steps += list(np.eye(space.size)[[*bounded, *lost]])
     steps = np.array(steps).reshape(len(steps), space.size)
-    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps)
+    sizes = np.ones(space.size) if information is None else information.sizes
+    units = np.where(names.line, 1.0 / sizes, 1.0)
+    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps, units)
 
 
 def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) -> None:
@@ -228,113 +247,42 @@ def border_rows(space: ParameterSpace, masks: Masks, values: Mapping[str, np.nda
             yield gradient
 
 
-def runaways(objective: Objective, point: np.ndarray, matrix: np.ndarray) -> Iterator[int]:
-    """Unconstrained entries far from the initial point where going as far again would change nothing."""
-    moved = np.asarray(point) - objective.space.initial
-    far = np.flatnonzero(np.abs(moved) > FAR)
-    if not len(far) or not np.all(np.isfinite(matrix)):
-        return
-
-    def cost(which: Sequence[int]) -> float:
-        step = np.zeros_like(moved)
-        step[which] = moved[which]
-        return abs(0.5 * float(step @ matrix @ step))
-
-    if cost(far) < FLAT:
-        yield from map(int, far)
-    else:
-        yield from (int(j) for j in far if cost([j]) < FLAT)
-
-
-def runaway_directions(
-    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float = FAR
-) -> np.ndarray:
-    """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
-
-    Parameters
-    ----------
-    moved : (p,) how far each coordinate has run
-    matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
-        which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
-    candidates : (p,) which coordinates may run away
-    distance : how far is far
-    """
-    nothing = np.zeros((len(moved), 0))
-    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
-    if not len(far) or not np.all(np.isfinite(matrix)):
-        return nothing
-    by = moved[far]
-    own = matrix[np.ix_(far, far)]
-    costs, vectors = np.linalg.eigh(0.5 * own * np.outer(by, by))
-    flat = vectors[:, np.abs(costs) < FLAT]
-    flat = by[:, None] * np.where(np.abs(flat) > ROUNDING, flat, 0.0)
-    if before is not None and np.all(np.isfinite(before)):
-        flat = flattened(flat, own, before[np.ix_(far, far)])
-    basis, size, _ = np.linalg.svd(flat, full_matrices=False)
-    basis = basis[:, size > 0]
-    basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
-    if np.linalg.norm(by @ basis) <= distance:
-        return nothing
-    return np.eye(len(moved))[:, far] @ basis
-
-
-def flattened(directions: np.ndarray, after: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The part of the span of the directions, (p, k), along which the objective was not flat before."""
-    size = np.sqrt(np.abs(np.diag(before)))
-    size = np.where(size > 0, size, 1.0)
-    basis, _ = np.linalg.qr(size[:, None] * directions)
-    scaled = [basis.T @ (m / np.outer(size, size)) @ basis for m in (before, after)]
-    values, vectors = np.linalg.eigh(scaled[0])
-    left = np.einsum("ij,ik,kj->j", vectors, scaled[1], vectors)
-    changed = np.abs(values) > np.maximum(ALWAYS_FLAT, np.abs(left) / FLATTENED)
-    return (basis @ vectors[:, changed]) / size[:, None]
-
-
-def drained(names: Names, matrix: np.ndarray, away: Sequence[int], before: np.ndarray) -> list[int]:
-    """Coordinates without bounds whose curvature has vanished along with that of the runaways."""
-    gone = np.abs(np.diag(matrix)) < DRAINED * np.abs(np.diag(before))
-    return [int(j) for j in np.flatnonzero(gone) if j not in away and not names.bounded(int(j))]
-
-
 # --- flat directions --------------------------------------------------------------------------------------
 
 
 def flat_directions(
-    names: Names, point: np.ndarray, information: Information, derivatives: Callable
+    names: Names, target: Target, point: np.ndarray, information: Information
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sentences about what is not identified, one for each flat direction, with as few parameters as possible."""
-    flat = information.null.shape[1]
-    if not flat or information.steepest < -UPWARDS or not np.all(np.isfinite(information.matrix)):
+    if not information.null.shape[1] or information.lowest < -UPWARDS:
         return
-    size = np.sqrt(np.abs(np.diag(information.matrix)))
-    size = np.where(size > 1e-8 * np.max(size, initial=0.0), size, 1.0)
-    for direction in sparse_directions(information.null, size):
-        parts = changes(names, point, direction)
-        straight = is_straight(derivatives, point, direction)
-        yield tuple(parts), flat_sentence(parts, straight)
+    for direction in sparse_directions(information.null):
+        unscaled = direction / information.sizes
+        parts = changes(names, target, point, unscaled)
+        yield tuple(parts), flat_sentence(parts, is_straight(target, point, unscaled))
 
 
-def changes(names: Names, point: np.ndarray, direction: np.ndarray) -> dict[str, float]:
+def changes(names: Names, target: Target, point: np.ndarray, direction: np.ndarray) -> dict[str, float]:
     """How the parameters change along a direction; positive parameters on the scale of their logarithm."""
-    space, parts, step = names.space, {}, 1e-5
-    ends = [space.values(point + sign * step * direction) for sign in (1.0, -1.0)]
+    space, parts, jacobians = names.space, {}, None
     for name, where in space.slices.items():
         if not np.any(direction[where]):
             continue
         if names.entrywise(name) and names.scales[name] in ("", "log"):
-            own = zip(names.entries[where], direction[where], strict=True)
-        else:
-            own = zip(names.known[name], np.ravel((ends[0][name] - ends[1][name]) / (2 * step)), strict=True)
-        own = dict(own)
+            own = dict(zip(names.entries[where], direction[where], strict=True))
+            parts |= {entry: float(v) for entry, v in own.items() if v != 0}
+            continue
+        jacobians = jacobians or target.jacobians(point)
+        own = dict(zip(names.known[name], np.ravel(jacobians[name] @ direction), strict=True))
         largest = max(map(abs, own.values()))
         parts |= {entry: float(v) for entry, v in own.items() if abs(v) > 1e-4 * largest}
     return parts
 
 
-def is_straight(derivatives: Callable, point: np.ndarray, direction: np.ndarray) -> bool:
-    """Whether the objective stays the same far along a direction."""
-    value = float(derivatives(point)[0])
-    ends = [float(derivatives(point + step * direction)[0]) for step in (1.0, -2.0)]
+def is_straight(target: Target, point: np.ndarray, direction: np.ndarray) -> bool:
+    """Whether the objective stays the same far along a direction (in standard errors of its coordinates)."""
+    value = target.value(point)
+    ends = [target.value(point + step * direction) for step in (FAR_OFF, -2.0 * FAR_OFF)]
     return all(abs(end - value) <= 1e-7 * (1.0 + abs(value)) for end in ends)
 
 

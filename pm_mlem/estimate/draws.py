@@ -65,12 +65,11 @@ def normal_draws(estimate: Estimate, n: int, random_seed: Seed) -> Draws:
         sentences = [sentence for _, sentence in estimate.diagnosis.flat]
         why = estimate.reason or "; ".join(sentences) or "the estimates are not a maximum"
         raise NotIdentifiedError(f"The estimator has no normal approximation: {why}.")
-    variances, axes = np.linalg.eigh(estimate.information.inverse)
-    kept = variances > 0
-    axes, deviations = axes[:, kept], np.sqrt(variances[kept])
-    z = np.random.default_rng(random_seed).standard_normal((n, int(kept.sum())))
-    density = -0.5 * np.sum(z**2, axis=1) - np.sum(np.log(deviations)) - 0.5 * z.shape[1] * np.log(2 * np.pi)
-    return Draws(estimate.point + (z * deviations) @ axes.T, 1, NORMAL, density)
+    root = estimate.information.root
+    z = np.random.default_rng(random_seed).standard_normal((n, root.shape[1]))
+    lengths = np.linalg.svd(root, compute_uv=False)
+    density = -0.5 * np.sum(z**2, axis=1) - np.sum(np.log(lengths)) - 0.5 * z.shape[1] * np.log(2 * np.pi)
+    return Draws(estimate.point + z @ root.T, 1, NORMAL, density)
 
 
 # --- what the model reports at them -------------------------------------------------------------------------

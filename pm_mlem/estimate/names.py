@@ -12,6 +12,10 @@ from pm_mlem.objective.objective import Objective
 AT_MOST = 4
 """Entries that a sentence names."""
 
+ORDERED, CHOLESKY = "ordered", "cholesky-cov-packed"
+WITHOUT_BOUNDS = ("", ORDERED, "zerosum", "circular")
+"""Transforms of variables whose entries may be any number."""
+
 Masks = dict[str, np.ndarray]
 """By variable which of its entries are meant."""
 
@@ -25,6 +29,20 @@ class Names:
         labels = Labels(structure.dims, structure.coords)
         self.scales = {p.name: p.scale for p in structure.free}
         self.known = {n: entry_names(labels.array(n, np.zeros(space.shapes[n]))) for n in space.names}
+        self.line = np.ones(space.size, dtype=bool)
+        """Which coordinates have no bounds: their units are those of the data."""
+        self.in_bent = np.zeros(space.size, dtype=bool)
+        """Which belong to a variable without bounds that is no linear function of them."""
+        for parameter in structure.free:
+            where, kind = space.slices[parameter.name], parameter.scale
+            if kind == CHOLESKY:
+                size = where.stop - where.start
+                diagonal = np.cumsum(np.arange(1, int(np.sqrt(2 * size)) + 1)) - 1
+                self.line[where.start + diagonal] = False
+            elif kind not in WITHOUT_BOUNDS:
+                self.line[where] = False
+            self.in_bent[where] = kind == ORDERED
+        self.bent = tuple(p.name for p in structure.free if p.scale == ORDERED)
         self.entries: list[str] = []
         for name in space.names:
             size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
@@ -41,9 +59,6 @@ class Names:
 
     def unique(self, coordinates: Sequence[int]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.of(j) for j in coordinates))
-
-    def bounded(self, j: int) -> bool:
-        return bool(self.scales[self.variable(j)])
 
     def variable(self, j: int) -> str:
         return next(name for name, where in self.space.slices.items() if where.start <= j < where.stop)
@@ -70,10 +85,10 @@ class Names:
             return self.of(j)
         return f"{self.of(j)} = {self.space.values(point)[name][self.mask(j)].item():.2g}"
 
-    def side(self, j: int, point: np.ndarray) -> str:
-        """Where a coordinate with bounds has run to."""
+    def side(self, j: int, up: bool) -> str:
+        """Where a coordinate with bounds runs to."""
         if self.scales[self.variable(j)] == "log":
-            return "a value of 0" if point[j] < self.space.initial[j] else "it grows to infinity"
+            return "it grows to infinity" if up else "a value of 0"
         return "a bound of its support"
 
 

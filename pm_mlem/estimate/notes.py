@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from pm_mlem.estimate.diagnosis import FAR, FLAT, Diagnosis
+from pm_mlem.estimate.diagnosis import Diagnosis
 from pm_mlem.estimate.labels import Labels, entry_names
 from pm_mlem.estimate.names import Names, listed
 from pm_mlem.estimate.target import Target
@@ -20,9 +20,13 @@ from pm_mlem.optimize.newton import Newton
 from pm_mlem.optimize.problem import Optimum
 
 RISES = 0.5
-"""Log-likelihood by which an objective without bound rises with every further unit."""
-SMALL = 1e-8
-"""Of its initial value what is left of a scale that vanishes."""
+"""Log-likelihood by which an objective without bound rises with every further e-fold change."""
+FURTHER = (10.0, 30.0)
+"""e-fold changes after which an objective without bound is still rising."""
+EXTREME = 100.0
+"""Logarithms and log-odds beyond which numbers come near the smallest and largest there are."""
+FLAT = 1e-2
+"""Log-likelihood left to gain at most where a run that did not converge stands at a flat place."""
 AS_GOOD = 1e-4
 """Log-likelihood left to gain at a point that is as good as a maximum: it is nearer than 0.015 standard errors."""
 
@@ -116,26 +120,44 @@ def no_maximum(target: Target, optimum: Optimum, information: Information, gradi
     return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 
-def without_bound(target: Target, optimum: Optimum) -> str:
-    """Why an optimum is none: a bounded parameter far out, and the objective rising with it.
+def unresolved(target: Target, names: Names, point: np.ndarray, value: float) -> bool:
+    """Whether the last digit of coordinates without bounds changes the objective by more than noise could."""
+    next_to_it = np.where(names.line, np.nextafter(point, np.inf), point)
+    return abs(target.value(next_to_it) - value) > RISES
 
-    At a maximum on the boundary the objective flattens out; where it still changes by ``RISES`` or more with every
-    factor e, eight of them away from the initial point, it has no bound (the scale of a hierarchy under "map", say).
-    A run that counts as converged is asked what the next factor e would bring: it may only have come to the smallest
-    numbers there are (the scale of equal observations).
+
+def without_bound(target: Target, optimum: Optimum) -> str:
+    """Why an optimum is none: the objective rises without end with a logarithm or with log-odds.
+
+    At a maximum on the boundary the objective flattens out; where it rises by ``RISES`` or more with every further
+    e-fold change it has no bound (the scale of a hierarchy under "map", say). A run that counts as converged is asked
+    only where the numbers are near the smallest or largest there are: it may have stopped for that (the scale of equal
+    observations).
     """
     if not optimum.converged and not optimum.gain > FLAT:
         return ""
     names, point = Names(target.objective), optimum.point
-    moved = point - target.space.initial
-    for j in np.flatnonzero(np.abs(moved) > FAR):
-        if not names.bounded(int(j)):
-            continue
+    value, gradient = target.value_and_gradient(point)
+
+    def rises(j: int, step: float) -> float:
         other = point.copy()
-        other[j] += np.sign(moved[j]) * (1.0 if optimum.converged else -1.0)
-        change = target.value(other) - optimum.value
-        if (change if optimum.converged else -change) >= RISES:
-            vanishes = names.scales[names.variable(int(j))] == "log" and moved[j] < np.log(SMALL)
+        other[j] += step
+        return target.value(other) - value
+
+    if not optimum.converged and unresolved(target, names, point, value):
+        cost = {int(j): rises(j, 1.0) for j in np.flatnonzero(~names.line)}
+        what = f" with {names.with_value(min(cost, key=lambda j: cost[j]), point)}" if cost else ""
+        return f"the objective grows without bound{what} (a perfect fit?)"
+    for j in np.flatnonzero(~names.line):
+        extreme = abs(point[j]) > EXTREME
+        if optimum.converged and not extreme:
+            continue
+        sign = np.sign(gradient[j]) or np.sign(point[j])
+        further = (1.0,) if optimum.converged else FURTHER
+        if all(rises(j, sign * s) >= RISES * s for s in further) or (
+            not optimum.converged and extreme and -rises(j, -sign) >= RISES
+        ):
+            vanishes = names.scales[names.variable(int(j))] == "log" and sign < 0
             perfect = " (a perfect fit?)" if vanishes and not target.structure.components else ""
             return f"the objective grows without bound with {names.with_value(int(j), point)}{perfect}"
     return ""

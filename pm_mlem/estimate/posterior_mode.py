@@ -97,5 +97,6 @@ def inside(estimate: Estimate) -> np.ndarray:
     point, initial = estimate.point, estimate.target.space.initial
     if estimate.status is Status.DEGENERATE or not np.all(np.isfinite(point)):
         return np.array(initial)
-    held = estimate.information.held
-    return point + held @ (held.T @ (initial - point))
+    known = estimate.information
+    held = known.held
+    return point + known.unscaled(held @ (held.T @ (known.sizes * (initial - point))[:, None]))[:, 0]

@@ -103,8 +103,9 @@ class Profiles:
             if len(own) == free and set(moved) <= {self.own_coordinate(name, index)}:
                 return self.coordinate(name, index, label, estimate)
         entry = self.natural_scale(name, index, label, estimate)
-        away = self.estimate.information.away
-        return self.log_scale(entry) if np.any(changing(row[None], away)) and self.stays_positive(entry) else entry
+        known = self.estimate.information
+        runs = np.any(changing(row[None] / known.sizes, known.away))
+        return self.log_scale(entry) if runs and self.stays_positive(entry) else entry
 
     def is_simplex(self, name: str) -> bool:
         structure = self.target.structure

@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pm_mlem.estimate.diagnosis import runaway_directions
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.names import Names
 from pm_mlem.estimate.simulate import simulator
 from pm_mlem.estimate.target import Target
 from pm_mlem.objective.collapse import Guard
-from pm_mlem.objective.compiled_refit import whitening
 from pm_mlem.optimize import EM, LBFGS, Newton
+from pm_mlem.optimize.curvature import whitening
 from pm_mlem.optimize.loop import run
 
 COMPILED = 200
@@ -24,6 +23,14 @@ COMPILED = 200
 HESSIANS = 300
 """Parameters up to which the ordinary optimizer forms Hessians."""
 EM_ITERATIONS = 100
+FLAT = 1e-2
+"""Log-likelihood that going as far again would cost; below this it is flat out there."""
+ROUNDING = 1e-8
+"""Components of a unit vector that count as zero."""
+FLATTENED = 1e-2
+"""Of its curvature at the fit what a runaway may have left."""
+ALWAYS_FLAT = 1e-9
+"""Curvature, relative to that of the coordinates, along a direction that was flat from the beginning."""
 OUTLYING = 4.0
 """Standard errors from the fit beyond which an estimate is asked whether it is on its way to infinity."""
 
@@ -74,7 +81,7 @@ class Refitter:
     def errors(self) -> np.ndarray:
         """Standard errors of the unconstrained estimates; 0 for those that cannot run away in a replicate."""
         names = Names(self.target.objective)
-        unbounded = np.array([not names.bounded(j) for j in range(self.target.space.size)])
+        unbounded = np.array([names.line[j] for j in range(self.target.space.size)])
         return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.estimate.information.inverse), 0.0)), 0.0)
 
     def away(self, point: np.ndarray, target: Target, start: np.ndarray) -> bool:
@@ -88,7 +95,7 @@ class Refitter:
         size = np.where(known, self.errors, 1.0)
         after = -target.derivatives(point)[2]
         after, before = (m * np.outer(size, size) for m in (after, self.estimate.information.matrix))
-        return runaway_directions(moved / size, after, before, known, OUTLYING).shape[1] > 0
+        return on_the_way(moved / size, after, before, known, OUTLYING).shape[1] > 0
 
     def ordinary(self, target: Target, start: np.ndarray) -> Replicate:
         problem, point = target.problem(), start
@@ -100,6 +107,50 @@ class Refitter:
         algorithm = Newton() if smooth and target.space.size <= HESSIANS else LBFGS()
         optimum = run(algorithm, problem, point)
         return Replicate(optimum.point, optimum.value - target.additions(optimum.point), optimum.converged)
+
+
+def on_the_way(
+    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float
+) -> np.ndarray:
+    """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
+
+    Parameters
+    ----------
+    moved : (p,) how far each coordinate has run
+    matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
+        which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
+    candidates : (p,) which coordinates may run away
+    distance : how far is far
+    """
+    nothing = np.zeros((len(moved), 0))
+    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
+    if not len(far) or not np.all(np.isfinite(matrix)):
+        return nothing
+    by = moved[far]
+    own = matrix[np.ix_(far, far)]
+    costs, vectors = np.linalg.eigh(0.5 * own * np.outer(by, by))
+    flat = vectors[:, np.abs(costs) < FLAT]
+    flat = by[:, None] * np.where(np.abs(flat) > ROUNDING, flat, 0.0)
+    if before is not None and np.all(np.isfinite(before)):
+        flat = flattened(flat, own, before[np.ix_(far, far)])
+    basis, size, _ = np.linalg.svd(flat, full_matrices=False)
+    basis = basis[:, size > 0]
+    basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
+    if np.linalg.norm(by @ basis) <= distance:
+        return nothing
+    return np.eye(len(moved))[:, far] @ basis
+
+
+def flattened(directions: np.ndarray, after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The part of the span of the directions, (p, k), along which the objective was not flat before."""
+    size = np.sqrt(np.abs(np.diag(before)))
+    size = np.where(size > 0, size, 1.0)
+    basis, _ = np.linalg.qr(size[:, None] * directions)
+    scaled = [basis.T @ (m / np.outer(size, size)) @ basis for m in (before, after)]
+    values, vectors = np.linalg.eigh(scaled[0])
+    left = np.einsum("ij,ik,kj->j", vectors, scaled[1], vectors)
+    changed = np.abs(values) > np.maximum(ALWAYS_FLAT, np.abs(left) / FLATTENED)
+    return (basis @ vectors[:, changed]) / size[:, None]
 
 
 def resampled(estimate: Estimate, draw: Callable[[np.random.Generator], np.ndarray], rngs) -> Iterator[Replicate]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pymc as pm
 
+from pm_mlem.estimate.names import Names
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.dims import plain
 from pm_mlem.graph.roles.snapshot import Snapshot, copy_with, snapshot
@@ -99,6 +100,11 @@ class Target:
                 kept.pop(old, None)
             kept[key] = found
         return found
+
+    def product(self, u: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """The Hessian of the objective times a direction, ``(p,)``; accurate where next to nothing bends along it."""
+        self.engine.verify("derivatives")
+        return np.asarray(self.objective.product(u, direction, self.weights, self.data))
 
     def curvature(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The objective, its gradient, and what stands for its Hessian where errors are concerned.
@@ -255,7 +261,8 @@ class Target:
 
         maps = EMMaps(self.em_step, hard, stochastic, tempered)
         maps = replace(maps, project=project) if engine.plan else maps
-        return Problem(self.value_and_gradient, self.derivatives, maps)
+        bounded = ~Names(self.objective).line
+        return Problem(self.value_and_gradient, self.derivatives, maps, self.product, bounded)
 
     def refit(self, start: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """Where one compiled refit from a point ends, the log-likelihood there, and whether it converged.

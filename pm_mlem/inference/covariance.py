@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pm_mlem.inference.information import Information, observed_information
+from pm_mlem.inference.information import Information, observed_information, orthonormal
 
 AT_INFINITY = 1e-3
 """Of its derivatives by the parameters that run away what a function may change in the directions in which they do."""
@@ -19,44 +19,57 @@ class Covariance:
 
     Attributes
     ----------
-    matrix : (p, p)
+    root : (p, r), the covariance is ``root @ root.T``
+    sizes : (p,) factors from unconstrained to scaled coordinates, in which the other directions are given
     null : (p, k), orthonormal directions in which the estimates have no variance that could be stated
     held : (p, h), orthonormal directions in which the estimates are taken as given
     away : (p, r), orthonormal directions in which they run away to infinity
     """
 
-    matrix: np.ndarray
+    root: np.ndarray
+    sizes: np.ndarray
     null: np.ndarray
     held: np.ndarray
     away: np.ndarray
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """(p, p)."""
+        return self.root @ self.root.T
+
 
 def observed(information: Information) -> Covariance:
     """The inverse of the observed information."""
-    return Covariance(information.inverse, information.null, information.held, information.away)
+    return covariance_of(information, information.root)
+
+
+def covariance_of(information: Information, root: np.ndarray) -> Covariance:
+    """A covariance by its root, where what is held and what is not identified is as in an information."""
+    return Covariance(root, information.sizes, information.null, information.held, information.away)
 
 
 def outer_product(
-    scores: np.ndarray,
-    weights: np.ndarray,
-    prior: np.ndarray | None = None,
-    held: np.ndarray | None = None,
-    away: np.ndarray | None = None,
-    reference: np.ndarray | None = None,
+    information: Information, scores: np.ndarray, weights: np.ndarray, prior: np.ndarray | None = None
 ) -> Covariance:
     """The inverse of the sum of the outer products of the units' scores (Berndt, Hall, Hall & Hausman 1974).
 
     Parameters
     ----------
+    information : minus the second derivatives: what is held, and what is not identified, is so here as well
     scores : (units, p) derivatives of the units' log-likelihoods
     weights : (units,) how often each unit counts
     prior : (p, p) second derivatives of the log-prior, under "map"
-    held : (h, p) functions of the parameters that are taken as given
-    away : (p, r) directions in which the estimates run away
-    reference : (p, p) the observed information, beside which scores may be nothing but rounding
     """
-    total = variability(scores, weights)
-    return observed(observed_information(-total if prior is None else prior - total, held, away, reference))
+    root = information.root
+    total = variability(scores @ root, weights)  # near the identity, whatever the units are
+    if prior is not None:
+        total = total - root.T @ prior @ root
+    own = observed_information(-total, reference=np.eye(len(total)))
+    found = covariance_of(information, root @ own.root)
+    if not own.null.shape[1]:
+        return found
+    lost = information.sizes[:, None] * (root @ own.unscaled(own.null))
+    return replace(found, null=orthonormal(np.concatenate([information.null, lost], axis=1)))
 
 
 def sandwich(
@@ -89,13 +102,14 @@ def sandwich(
             raise ValueError("cluster: there is a single cluster; its sandwich would be 0. Use two or more, or none.")
         sums = np.zeros((groups, scores.shape[1]))
         np.add.at(sums, index, weights[used, None] * scores[used])
-        meat = sums.T @ sums
+        along = sums @ information.root
+        meat = along.T @ along
     else:
         groups = None
-        meat = variability(scores, weights)
-    matrix = information.inverse @ meat @ information.inverse
-    matrix *= factor(weights, scores.shape[1], groups, small_sample)
-    return Covariance(matrix, information.null, information.held, information.away)
+        meat = variability(scores @ information.root, weights)
+    meat *= factor(weights, scores.shape[1], groups, small_sample)
+    values, vectors = np.linalg.eigh(0.5 * (meat + meat.T))
+    return covariance_of(information, information.root @ vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def factor(weights: np.ndarray, p: int, groups: int | None, small_sample: bool) -> float:
@@ -131,8 +145,7 @@ def delta_method(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     flat = jacobian.reshape(math.prod(jacobian.shape[:-1]), jacobian.shape[-1])
     bad = unidentified(flat, covariance)
     flat, _ = finite_rows(flat)
-    variance = np.einsum("ij,jk,ik->i", flat, covariance.matrix, flat)
-    errors = np.sqrt(np.maximum(variance, 0.0))
+    errors = np.linalg.norm(flat @ covariance.root, axis=1)
     return np.where(bad, np.nan, errors).reshape(jacobian.shape[:-1])
 
 
@@ -140,7 +153,8 @@ def delta_covariance(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray
     """Covariance matrix of functions of the parameters, (m, p) -> (m, m)."""
     bad = unidentified(jacobian, covariance)
     jacobian, _ = finite_rows(jacobian)
-    result = jacobian @ covariance.matrix @ jacobian.T
+    along = jacobian @ covariance.root
+    result = along @ along.T
     result[bad, :] = np.nan
     result[:, bad] = np.nan
     return result
@@ -152,6 +166,7 @@ def unidentified(jacobian: np.ndarray, covariance: Covariance) -> np.ndarray:
     Derivatives that are infinite are those of a function at infinity.
     """
     jacobian, finite = finite_rows(jacobian)
+    jacobian = jacobian / covariance.sizes
     length = np.linalg.norm(jacobian, axis=1)
     length = np.where(length > 0, length, 1.0)
     flat = np.linalg.norm(jacobian @ covariance.null, axis=1) > 1e-6 * length
@@ -169,7 +184,7 @@ def finite_rows(jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def changing(jacobian: np.ndarray, away: np.ndarray) -> np.ndarray:
-    """Which rows of a Jacobian (m, p) change in directions (p, r) in which the estimates run away."""
+    """Which rows of a Jacobian (m, p) change in directions (p, r) in which the estimates run away, both scaled."""
     own = np.linalg.norm(jacobian[:, np.any(away != 0, axis=1)], axis=1)
     least = np.maximum(AT_INFINITY * own, 1e-10 * np.linalg.norm(jacobian, axis=1))
     return np.linalg.norm(jacobian @ away, axis=1) > least

@@ -19,7 +19,7 @@ class Normal:
     ----------
     mean : (p,)
     root : (p, p) lower-triangular Cholesky factor of the covariance
-    flat : (p, k) orthonormal directions in which the curvature says nothing and unit variance was put in its place
+    flat : (p, k) directions in which the curvature says nothing and unit variance was put in its place
     """
 
     mean: np.ndarray
@@ -44,7 +44,8 @@ class Normal:
 def normal_at(mean: np.ndarray, hessian: np.ndarray) -> Normal:
     """The normal distribution with minus the inverse of the second derivatives of a log-density as its covariance.
 
-    Along directions in which the log-density does not bend downwards it has unit variance.
+    Along directions in which the log-density does not bend downwards it has unit variance in coordinates with unit
+    curvature.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def normal_at(mean: np.ndarray, hessian: np.ndarray) -> Normal:
     hessian : (p, p) second derivatives there
     """
     information = observed_information(hessian)
-    flat = information.null
+    flat = information.unscaled(information.null)
     covariance = information.inverse + flat @ flat.T
     size = np.sqrt(np.diag(covariance))
     root = size[:, None] * np.linalg.cholesky(covariance / np.outer(size, size)) if len(mean) else covariance

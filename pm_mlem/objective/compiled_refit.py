@@ -12,15 +12,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pm_mlem.objective.objective import Objective
 
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-10
 """Predicted gain (log-likelihood units) at which one last step is taken: 1e-5 standard errors are left before it."""
-FLATTEST = 1e-6
-"""Curvature, relative to its own diagonal, that coordinates are scaled by at least."""
 SMALLEST_STEP = 1e-10
 
 
@@ -47,19 +44,6 @@ class State(NamedTuple):
     def gain(self):
         """What is left to gain, by the quadratic model."""
         return 0.5 * self.gradient @ self.inverse @ self.gradient
-
-
-def whitening(information: np.ndarray) -> np.ndarray:
-    """A matrix T such that the information is the identity in the coordinates v of ``u = u0 + T v``.
-
-    Directions in which it is nearly flat are scaled by a bounded factor.
-    """
-    if not np.all(np.isfinite(information)):
-        return np.eye(len(information))
-    size = np.sqrt(np.abs(np.diag(information)))
-    size = np.where(size > 1e-12 * np.max(size, initial=0.0), size, 1.0)
-    values, vectors = np.linalg.eigh(information / np.outer(size, size))
-    return vectors / np.sqrt(np.maximum(values, FLATTEST)) / size[:, None]
 
 
 def refitting(objective: Objective) -> Callable[..., Refit]:

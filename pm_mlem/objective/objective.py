@@ -227,6 +227,18 @@ class Objective:
         return jax.jit(evaluate)
 
     @cached_property
+    def product(self) -> Callable:
+        """``(u, direction, weights, data) -> (p,)``: the Hessian times a direction."""
+
+        def evaluate(u, direction, weights, data):
+            slope = jax.grad(self.value)
+            if self.backend != "jax":  # callbacks only support reverse mode
+                return jax.grad(lambda v: slope(v, weights, data) @ direction)(u)
+            return jax.jvp(lambda v: slope(v, weights, data), (u,), (direction,))[1]
+
+        return self.jit_once(evaluate)
+
+    @cached_property
     def scores(self) -> Callable:
         """``(u, data) -> (units, p)``: derivative of every unit's log-likelihood, unweighted, without the prior."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pm_mlem.optimize.curvature import diagonal
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 
@@ -19,6 +20,7 @@ class AdamState:
     count: int
     best_point: Vector
     best_value: float
+    units: Vector
     gain: float = np.inf
     quiet: int = 0
 
@@ -33,7 +35,7 @@ class Adam:
     ----------
     max_iterations : int
     learning_rate : float
-        First step size in the unconstrained space.
+        First step size, in units of the distance that a Newton step along single coordinates would go at the start.
     tolerance : float
         Stop when the best value has risen by less than this in 100 iterations (log-likelihood units).
 
@@ -50,16 +52,19 @@ class Adam:
 
     def init(self, problem: Problem, point: Vector) -> AdamState:
         value, gradient = problem.value_and_gradient(point)
-        zeros = np.zeros_like(point)
-        return AdamState(point, float(value), np.asarray(gradient), zeros, zeros, 0, point, float(value))
+        value, gradient, zeros = float(value), np.asarray(gradient), np.zeros_like(point)
+        sizes = diagonal(problem, point) if np.isfinite(value) else np.ones_like(point)
+        far = max(1.0, float(np.sqrt(np.mean((gradient / sizes) ** 2)))) if len(point) else 1.0
+        return AdamState(point, value, gradient, zeros, zeros, 0, point, value, far / sizes)
 
     def step(self, problem: Problem, state: AdamState) -> AdamState:
         count = state.count + 1
-        first = 0.9 * state.first + 0.1 * state.gradient
-        second = 0.999 * state.second + 0.001 * state.gradient**2
+        slope = state.gradient * state.units
+        first = 0.9 * state.first + 0.1 * slope
+        second = 0.999 * state.second + 0.001 * slope**2
         rate = self.learning_rate / np.sqrt(1.0 + count / 100.0)
         move = rate * (first / (1 - 0.9**count)) / (np.sqrt(second / (1 - 0.999**count)) + 1e-12)
-        point = state.point + move
+        point = state.point + state.units * move
         value, gradient = problem.value_and_gradient(point)
         value, gradient = float(value), np.asarray(gradient)
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):  # forget the momentum, try half as far
@@ -70,7 +75,7 @@ class Adam:
         quiet = 0 if rise > self.tolerance else state.quiet + 1
         return AdamState(
             point, value, gradient, first, second, count, point if better else state.best_point,
-            value if better else state.best_value, float(np.linalg.norm(gradient)), quiet,
+            value if better else state.best_value, state.units, float(np.linalg.norm(gradient * state.units)), quiet,
         )  # fmt: skip
 
     def done(self, state: AdamState) -> Verdict | None:

@@ -60,8 +60,16 @@ class Fallback:
     algorithm: Algorithm
 
 
-Plan = Sequence[Algorithm | Fallback]
+@dataclass(frozen=True)
+class Check:
+    """An algorithm with an exact criterion, after one without: it says whether the optimum is one, or goes on."""
+
+    algorithm: Algorithm
+
+
+Plan = Sequence[Algorithm | Fallback | Check]
 """Algorithms to run one after the other; the first is no fallback."""
+CHECKED = " The exact Newton decrement confirms it."
 
 
 def run_sequence(
@@ -73,8 +81,8 @@ def run_sequence(
 ) -> Optimum:
     """Run algorithms one after the other, each from where the last one ended; histories are joined.
 
-    A :class:`Fallback` only runs where the one before it did not converge, and nothing follows an optimum that is
-    ``hopeless``.
+    A :class:`Fallback` only runs where the one before it did not converge, a :class:`Check` unless it ran into its
+    limit, and nothing follows an optimum that is ``hopeless``.
     """
     history: list[np.ndarray] = []
     legs: list[tuple[str, int]] = []
@@ -82,8 +90,15 @@ def run_sequence(
     for leg in algorithms:
         if isinstance(leg, Fallback) and optimum is not None and optimum.converged:
             continue
-        algorithm = leg.algorithm if isinstance(leg, Fallback) else leg
+        checks = isinstance(leg, Check)
+        if checks and optimum is not None and optimum.status is Status.MAX_ITERATIONS:
+            continue
+        algorithm = leg.algorithm if isinstance(leg, Fallback | Check) else leg
         following = run(algorithm, problem, point, observe=observe)
+        if checks and optimum is not None and following.converged and not following.iterations:
+            message = optimum.message if optimum.converged else "Converged."
+            optimum = replace(optimum, status=following.status, message=message + CHECKED, gain=following.gain)
+            continue
         legs.extend(following.legs)
         history.append(following.history if optimum is None else following.history[1:])
         if optimum is None or following.value >= optimum.value - 1e-9 * (1 + abs(optimum.value)):
@@ -312,9 +327,8 @@ def unknown(start: Start) -> Optimum:
 
 
 def interrupted(search: Search) -> tuple[Optimum, list[Run]]:
-    pool = search.acceptable() or range(len(search.runs))
-    pool = [*pool, *[i for i, r in enumerate(search.runs) if r.optimum.status is Status.INTERRUPTED]]
-    chosen = search.runs[max(pool, key=lambda i: rank(search.runs[i].optimum.value))]
+    order = sorted(search.runs, key=lambda r: -rank(r.optimum.value))
+    chosen = next((r for r in order if not (r.reason or search.reason(r.optimum))), order[0])
     if not np.isfinite(chosen.optimum.value):
         raise KeyboardInterrupt
     done = sum(r.finished for r in search.runs)

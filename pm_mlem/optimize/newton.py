@@ -1,4 +1,4 @@
-"""Newton's method in a trust region, with the exact solution of the quadratic subproblem."""
+"""Newton's method in a trust region, with the exact solution of the subproblem, in coordinates without units."""
 
 from __future__ import annotations
 
@@ -6,115 +6,186 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pm_mlem.optimize.curvature import Spectrum, sizes_of, spectrum
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 NEXT_TO_NOTHING = 1e-11
 """A gain, relative to the objective, that is lost in rounding."""
+AT_A_LIMIT = 1e-6
+"""Log-likelihood that may be left where it rises towards a limit, or where rounding hides the rest."""
+ACCEPTED = 0.05
+"""Part of the predicted gain that a step has to bring."""
+LEVEL = 1e-6
+"""Slope in scaled coordinates below which nothing is looked for along a direction without curvature."""
+IDLE = 1e-9
+"""Slope and curvature by a logarithm or log-odds below which they are left alone."""
+REJECTED = 40
+"""Steps in a row that may fail."""
 
 
 @dataclass(frozen=True)
 class NewtonState:
+    """Where the method stands.
+
+    Attributes
+    ----------
+    spectrum : minus the curvature, in scaled coordinates
+    slope : (p,) derivatives along its principal directions
+    radius : longest step, in scaled coordinates: in standard errors of coordinates whose neighbours are known
+    gain : what the quadratic model promises
+    noise : by how much the last step that was rejected missed its prediction
+    """
+
     point: Vector
     value: float
     gradient: Vector
-    curvature: np.ndarray  # eigenvalues of minus the Hessian
-    directions: np.ndarray
+    spectrum: Spectrum
+    slope: Vector
     radius: float
     gain: float
     rejected: int = 0
     slow: int = 0  # steps in a row that gained next to nothing
+    noise: float = np.inf
 
 
 @dataclass(frozen=True)
 class Newton:
     """Trust-region Newton (Moré & Sorensen 1983), quadratic convergence and a certificate of the maximum.
 
+    Lengths are measured in coordinates with unit curvature, chosen anew in every iteration (Moré 1978), so that the
+    units of data and parameters do not matter.
+
     Parameters
     ----------
     max_iterations : int
     tolerance : float
         Stop when the quadratic model predicts a further gain below this (log-likelihood units).
-    radius : float
-        First radius of the trust region in the unconstrained space.
+    radius : float, optional
+        First radius of the trust region, in standard errors of coordinates whose neighbours are known. Default: the
+        length of the first Newton step.
 
     References
     ----------
     .. [1] Moré, J. J. & Sorensen, D. C. *Computing a trust region step*. SIAM J. Sci. Stat. Comput. 4 (1983).
        https://doi.org/10.1137/0904038
+    .. [2] Moré, J. J. *The Levenberg-Marquardt algorithm: implementation and theory*. Lecture Notes in Mathematics 630
+       (1978). https://doi.org/10.1007/BFb0067700 (the scaling)
     """
 
     max_iterations: int = 200
     tolerance: float = 1e-12
-    radius: float = 1.0
+    radius: float | None = None
     title = "trust-region Newton"
 
     def init(self, problem: Problem, point: Vector) -> NewtonState:
-        return self.evaluated(problem, point, self.radius)
+        state = self.evaluated(problem, point)
+        if self.radius is None:
+            return replace(state, radius=first_radius(state))
+        return replace(state, radius=self.radius)
 
-    def evaluated(self, problem: Problem, point: Vector, radius: float) -> NewtonState:
+    def evaluated(self, problem: Problem, point: Vector) -> NewtonState:
         value, gradient, hessian = problem.derivatives(point)
+        value, gradient, hessian = float(value), np.asarray(gradient), np.asarray(hessian)
         if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            n = len(point)
-            return NewtonState(point, -np.inf, np.zeros(n), np.ones(n), np.eye(n), radius, np.inf)
-        curvature, directions = np.linalg.eigh(-0.5 * (hessian + hessian.T))
-        gain = newton_gain(directions.T @ gradient, curvature)
-        return NewtonState(point, float(value), gradient, curvature, directions, radius, gain)
+            p = len(point)
+            nothing = Spectrum(np.ones(p), np.ones(p), np.eye(p), np.zeros(p, dtype=bool))
+            return NewtonState(point, -np.inf, np.zeros(p), nothing, np.zeros(p), 1.0, np.inf)
+        still = at_rest(problem, gradient, hessian)
+        found = spectrum_at(problem, point, np.where(still | still[:, None], 0.0, hessian))
+        slope = found.axes.T @ np.where(still, 0.0, gradient)
+        return NewtonState(point, value, gradient, found, slope, 1.0, newton_gain(slope, found))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
-        step, predicted = trust_region_step(state)
-        new = self.evaluated(problem, state.point + step, state.radius)
+        step, length, predicted = trust_region_step(state)
+        new = self.evaluated(problem, state.point + step)
         noise = 1e-13 * (1.0 + abs(state.value))
         actual = new.value - state.value
         ratio = (actual + noise) / (predicted + noise) if np.isfinite(new.value) else -1.0
-        length = float(np.linalg.norm(step))
         radius = state.radius
         if ratio < 0.25:
             radius = 0.25 * length
         elif ratio > 0.75 and length > 0.9 * radius:
-            radius = min(2.0 * radius, 1e4)
-        if ratio < 1e-4:
-            return replace(state, radius=radius, rejected=state.rejected + 1)
+            radius = 2.0 * radius
+        if ratio < ACCEPTED:
+            missed = abs(actual - predicted) if np.isfinite(actual) else np.inf
+            return replace(state, radius=radius, rejected=state.rejected + 1, noise=missed)
         slow = state.slow + 1 if actual <= NEXT_TO_NOTHING * (1.0 + abs(state.value)) else 0
         return replace(new, radius=radius, slow=slow)
 
     def done(self, state: NewtonState) -> Verdict | None:
-        scale = max(self.tolerance, 1e-14 * abs(state.value))
-        if state.gain <= scale:
+        if state.gain <= max(self.tolerance, 1e-14 * abs(state.value)):
             return Verdict(Status.CONVERGED, "Converged: the Newton decrement vanishes.")
-        if state.slow >= 5 and state.gain <= 1e-6:
+        if state.slow >= 5 and state.gain <= AT_A_LIMIT:
             return Verdict(
                 Status.CONVERGED,
                 f"Converged: about {state.gain:.1g} of log-likelihood is left to gain along a direction in which it "
                 "flattens out (a parameter on the boundary of its support?).",
             )
-        if state.rejected > 40 or state.radius < 1e-12:
+        hidden = state.rejected > 0 and predicted_within(state) <= 1e-13 * (1.0 + abs(state.value))
+        if state.rejected <= REJECTED and not hidden:
+            return None
+        if state.gain <= max(AT_A_LIMIT, min(10.0 * state.noise, 1e3 * AT_A_LIMIT)):
             return Verdict(
-                Status.STALLED,
-                f"No step improves the objective although the quadratic model predicts {state.gain:.2g}; "
-                "the objective may not be smooth here.",
+                Status.CONVERGED,
+                f"Converged: about {state.gain:.1g} of log-likelihood is left to gain, which rounding of its terms "
+                "hides (a parameter at the limit of its range?).",
             )
-        return None
+        return Verdict(
+            Status.STALLED,
+            f"No step improves the objective although the quadratic model predicts {state.gain:.2g}; "
+            "the objective may not be smooth here.",
+        )
 
 
-def newton_gain(slope: Vector, curvature: Vector) -> float:
-    """Gain that the quadratic model predicts within unit distance; at a saddle that of leaving it."""
-    top = max(float(np.max(np.abs(curvature), initial=0.0)), 1e-300)
-    negligible = np.abs(curvature) <= 1e-10 * top
-    rising = (curvature < 0) & ~negligible
-    solid = (curvature > 0) & ~negligible
-    gain = 0.5 * float(np.sum(slope[solid] ** 2 / curvature[solid]))
-    gain += float(np.sum(0.5 * np.abs(curvature[rising]) + np.abs(slope[rising])))
-    return gain + float(np.sum(np.abs(slope[negligible])))
+def at_rest(problem: Problem, gradient: Vector, hessian: np.ndarray) -> np.ndarray:
+    """Coordinates that are left where they are: logarithms and log-odds on which next to nothing depends any more.
+
+    What their derivatives are is rounding, and a Newton step would carry them anywhere.
+    """
+    if problem.bounded is None:
+        return np.zeros(len(gradient), dtype=bool)
+    return problem.bounded & (np.abs(gradient) <= IDLE) & (np.abs(np.diag(hessian)) <= IDLE)
 
 
-def trust_region_step(state: NewtonState) -> tuple[Vector, float]:
-    """Maximise the quadratic model within the radius; returns the step and the predicted gain."""
-    slope = state.directions.T @ state.gradient
-    curvature, radius = state.curvature, state.radius
-    lowest = float(curvature[0])
+def spectrum_at(problem: Problem, point: Vector, hessian: np.ndarray) -> Spectrum:
+    """Minus the curvature at a point, in coordinates with unit curvature."""
+    matrix = -0.5 * (hessian + hessian.T)
+    along = problem.products
+    return spectrum(matrix, along and (lambda d: along(point, d)), sizes_of(matrix, 1.0 / (1.0 + np.abs(point))))
+
+
+def newton_gain(slope: Vector, at: Spectrum) -> float:
+    """Gain that the quadratic model predicts; within unit distance where it is flat; at a saddle that of leaving it."""
+    rising, solid = at.rising, (at.values > 0) & ~at.flat
+    gain = 0.5 * float(np.sum(slope[solid] ** 2 / at.values[solid]))
+    gain += float(np.sum(0.5 * np.abs(at.values[rising]) + np.abs(slope[rising])))
+    return gain + float(np.sum(np.abs(slope[at.flat])))
+
+
+def first_radius(state: NewtonState) -> float:
+    """The length of a Newton step that leaves saddles instead of going to them."""
+    at = state.spectrum
+    size = np.maximum(np.abs(at.values), np.where(at.flat, 1.0, 0.0))
+    return max(1.0, float(np.linalg.norm(state.slope / np.maximum(size, 1e-300))))
+
+
+def predicted_within(state: NewtonState) -> float:
+    """What a step of the present radius can gain at most."""
+    longest = float(np.linalg.norm(state.slope)) * state.radius
+    bend = max(0.0, -float(np.min(state.spectrum.values, initial=0.0)))
+    return min(longest + 0.5 * bend * state.radius**2, max(state.gain, 0.0))
+
+
+def trust_region_step(state: NewtonState) -> tuple[Vector, float, float]:
+    """Maximise the quadratic model within the radius; returns the step, its scaled length and the predicted gain."""
+    slope, curvature, radius = state.slope, state.spectrum.values, state.radius
+    still = state.spectrum.flat & (np.abs(slope) < LEVEL)
+    slope, curvature = np.where(still, 0.0, slope), np.where(still, 1.0, curvature)
+    lowest = float(np.min(curvature))
     if lowest <= 0 and np.linalg.norm(slope[curvature <= lowest + 1e-12]) < 1e-10:
         slope = slope.copy()
-        slope[0] = 1e-8 * (1.0 if slope[0] >= 0 else -1.0)  # leave a saddle
+        bottom = int(np.argmin(curvature))
+        slope[bottom] = 1e-8 * (1.0 if slope[bottom] >= 0 else -1.0)  # leave a saddle
 
     def solution(shift: float) -> Vector:
         return slope / np.maximum(curvature + shift, 1e-300)
@@ -122,11 +193,11 @@ def trust_region_step(state: NewtonState) -> tuple[Vector, float]:
     shift = max(0.0, -lowest) + (1e-12 * max(1.0, abs(lowest)) if lowest <= 0 else 0.0)
     step = solution(shift)
     if np.linalg.norm(step) > radius:
-        low, high = shift, shift + np.linalg.norm(slope) / radius + 1.0
+        low, high = shift, shift + np.linalg.norm(slope) / radius + 1e-300
         while np.linalg.norm(solution(high)) > radius:
             high *= 2.0
-        for _ in range(100):
-            middle = 0.5 * (low + high)
+        for _ in range(200):
+            middle = 0.5 * (low + high) if low == 0.0 or high < 4.0 * low else np.sqrt(low * high)
             if np.linalg.norm(solution(middle)) > radius:
                 low = middle
             else:
@@ -135,4 +206,4 @@ def trust_region_step(state: NewtonState) -> tuple[Vector, float]:
                 break
         step = solution(high)
     predicted = float(slope @ step - 0.5 * step @ (curvature * step))
-    return state.directions @ step, predicted
+    return state.spectrum.axes @ step, float(np.linalg.norm(step)), predicted

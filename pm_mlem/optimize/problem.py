@@ -65,12 +65,16 @@ class Problem:
     ----------
     value_and_gradient : point -> (value, gradient)
     derivatives : point -> (value, gradient, Hessian)
+    products : (point, direction) -> Hessian times direction; None: by the Hessian
+    bounded : (p,) which coordinates are logarithms or log-odds, whose unit is an e-fold change; None: none
     em : the maps of EM; None where there are none
     """
 
     value_and_gradient: Callable[[Vector], tuple[float, Vector]]
     derivatives: Callable[[Vector], tuple[float, Vector, np.ndarray]]
     em: EMMaps | None = None
+    products: Callable[[Vector, Vector], Vector] | None = None
+    bounded: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def information_matrix_test(estimate: Estimate, elements: str) -> HypothesisTest
     if elements not in ("all", "diagonal"):
         raise ValueError(f"elements={elements!r} must be 'all' or 'diagonal'.")
     check_maximum(estimate, "The information-matrix test")
-    free = split(estimate.information.held.T)[1]
+    known = estimate.information
+    free = known.unscaled(split(known.held.T)[1])
     objective, p = estimate.target.objective, free.shape[1]
     if not p:
         raise ValueError("The information-matrix test needs free parameters that are inside the parameter space.")

@@ -66,8 +66,12 @@ def guarded(function, active: Sequence[bool]):
     def pull(saved, cotangent):
         moving, still = saved
         _, pullback = jax.vjp(lambda m: merged(m, still), moving)
-        [slopes] = pullback(cotangent)
-        return [jnp.where(cotangent == 0, 0.0, s) for s in slopes], [jnp.zeros_like(s) for s in still]
+        [slopes] = pullback(jnp.ones_like(cotangent))
+        # where the cotangent is 0 it may be on its way through 0: its own derivative passes, times a finite slope
+        frozen = [jax.lax.stop_gradient(jnp.where(jnp.isfinite(s), s, 0.0)) for s in slopes]
+        nothing = cotangent == 0
+        found = [jnp.where(nothing, cotangent * f, cotangent * s) for f, s in zip(frozen, slopes, strict=True)]
+        return found, [jnp.zeros_like(s) for s in still]
 
     core.defvjp(lambda moving, still: (merged(moving, still), (moving, still)), pull)
 

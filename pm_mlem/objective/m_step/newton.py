@@ -11,8 +11,8 @@ import numpy as np
 from pm_mlem.objective.m_step.coupling import Groups
 
 SMALLEST_STEP = 2.0**-30
-SMALLEST_CURVATURE = 1e-8
-"""Relative to the largest of a group: what is flatter is treated as if it were not."""
+SMALLEST_CURVATURE = 1e-13
+"""In coordinates with unit curvature: what is flatter is treated as if it were not."""
 ROUNDING = 1e-13
 """Changes of a sum, relative to it, that may be rounding errors; steps that promise no more are not judged by them."""
 
@@ -42,6 +42,9 @@ def newton_direction(gradient, columns, groups: Groups):
 
 def ascent(curvature, slopes):
     """``inv(curvature) @ slopes`` for each group; where a curvature is not safely positive, of its absolute value."""
+    sizes = jnp.sqrt(jnp.abs(jnp.diagonal(curvature, axis1=1, axis2=2)))
+    sizes = jnp.where(sizes > 0, sizes, 1.0)  # the units of the parameters, which do not matter
+    curvature, slopes = curvature / (sizes[:, :, None] * sizes[:, None, :]), slopes / sizes
     factors = jnp.linalg.cholesky(curvature)
     pivots = jnp.diagonal(factors, axis1=1, axis2=2) ** 2
     positive = jnp.all(jnp.min(pivots, axis=1) > SMALLEST_CURVATURE * jnp.max(pivots, axis=1))
@@ -55,7 +58,7 @@ def ascent(curvature, slopes):
         size = jnp.maximum(size, SMALLEST_CURVATURE * jnp.max(size, axis=1, keepdims=True) + 1e-300)
         return jnp.einsum("gij,gj->gi", axes, jnp.einsum("gij,gi->gj", axes, slopes) / size)
 
-    return jax.lax.cond(positive, solve, solve_absolute)
+    return jax.lax.cond(positive, solve, solve_absolute) / sizes
 
 
 def newton_step(parts: Callable, x, before, gradient, columns, groups: Groups):

@@ -27,6 +27,8 @@ BORDER = 1e-6
 """Probabilities nearer than this to 0 or 1 are on the boundary, unless the data say otherwise."""
 COUNTED = 0.5
 """Curvature by the logarithm of a probability from which on it is not on the boundary: its expected count."""
+ROUNDING = 1e-9
+"""Components of a direction, of the largest, that are rounding."""
 UPWARDS = 1e-3
 """Upward curvature, in coordinates with unit curvature, that is more than rounding."""
 LEANS = 1e-3
@@ -103,7 +105,7 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
     rows = [*border_rows(space, at_border, values)]
     bounded: dict[int, bool] = {}
     lost: list[int] = []
-    directions, information, flat = np.zeros((space.size, 0)), None, ()
+    directions, information, flat, lines = np.zeros((space.size, 0)), None, (), None
     if hessian is not None and np.all(np.isfinite(hessian)):
         lines = Lines(target, point, names)
         for j, way in towards_bounds(lines, matrix).items():
@@ -135,19 +137,22 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
         flat = tuple(flat_directions(names, target, point, information))
     elif hessian is not None:
         information = observed_information(hessian, np.array(rows).reshape(len(rows), space.size))
-    away = [int(j) for j in np.flatnonzero(np.any(directions != 0, axis=1))]
+    moving = directions if lines is None else lines.natural @ directions
+    away = [int(j) for j in np.flatnonzero(np.any(np.abs(moving) > ROUNDING * np.max(np.abs(moving), 0), axis=1))]
 
     reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
     cause = names.unique([*away, *bounded]) or tuple(
         entry for name, mask in at_border.items() for entry in np.array(names.known[name])[mask.ravel()].tolist()
     )
+    outwards = [j for j, up in bounded.items() if up and names.in_bent[j]]
     where = "at infinity" if away else "on the boundary"
     for j in lost:
         note(reasons, names.variable(j), names.mask(j), f"not identified, as {listed(cause)} is {where}")
     for j in away:
         note(reasons, names.variable(j), names.mask(j), "runs away to infinity (separation)")
     for j, up in bounded.items():
-        note(reasons, names.variable(j), names.mask(j), f"on the boundary: {names.side(j, up)}")
+        text = "runs away to infinity (separation)" if j in outwards else f"on the boundary: {names.side(j, up)}"
+        note(reasons, names.variable(j), names.mask(j), text)
     for name, mask in at_border.items():
         for side, text in ((values[name] < 0.5, "a probability of 0"), (values[name] >= 0.5, "a probability of 1")):
             note(reasons, name, mask & side, f"on the boundary: {text}")
@@ -155,7 +160,7 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
         f"{entry} = {p:.2g}"
         for name, mask in at_border.items()
         for entry, p in zip(np.array(names.known[name])[mask.ravel()], values[name][mask], strict=True)
-    ) | dict.fromkeys(names.with_value(j, point) for j in bounded)
+    ) | dict.fromkeys(names.with_value(j, point) for j in bounded if j not in outwards)
 
     steps = [
         log_step(space, name, names.scales[name], int(i)) for name, m in at_border.items() for i in np.flatnonzero(m)
@@ -164,7 +169,9 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
     steps = np.array(steps).reshape(len(steps), space.size)
     sizes = np.ones(space.size) if information is None else information.sizes
     units = np.where(names.line, 1.0 / sizes, 1.0)
-    return Diagnosis(information, reasons, tuple(border), names.unique(away), names.unique(lost), flat, steps, units)
+    return Diagnosis(
+        information, reasons, tuple(border), names.unique([*away, *outwards]), names.unique(lost), flat, steps, units
+    )
 
 
 def note(reasons: dict[str, list[str]], name: str, mask: np.ndarray, text: str) -> None:

@@ -33,6 +33,8 @@ class Names:
         """Which coordinates have no bounds: their units are those of the data."""
         self.in_bent = np.zeros(space.size, dtype=bool)
         """Which belong to a variable without bounds that is no linear function of them."""
+        self.logarithms = np.zeros(space.size, dtype=bool)
+        """Which are the logarithm of an entry."""
         for parameter in structure.free:
             where, kind = space.slices[parameter.name], parameter.scale
             if kind == CHOLESKY:
@@ -41,8 +43,12 @@ class Names:
                 self.line[where.start + diagonal] = False
             elif kind not in WITHOUT_BOUNDS:
                 self.line[where] = False
+            elif kind == ORDERED:  # logarithms of differences, but for the first along the last axis
+                shape = space.unconstrained_shapes[parameter.name]
+                self.line[where] = np.broadcast_to(np.arange(shape[-1]) == 0, shape).ravel()
             self.in_bent[where] = kind == ORDERED
-        self.bent = tuple(p.name for p in structure.free if p.scale == ORDERED)
+            self.logarithms[where] = kind == "log"
+        self.bent: tuple[str, ...] = tuple(p.name for p in structure.free if p.scale == ORDERED)
         self.entries: list[str] = []
         for name in space.names:
             size = int(np.prod(space.unconstrained_shapes[name], dtype=np.int64))
@@ -89,7 +95,7 @@ class Names:
         """Where a coordinate with bounds runs to."""
         if self.scales[self.variable(j)] == "log":
             return "it grows to infinity" if up else "a value of 0"
-        return "a bound of its support"
+        return "it meets the one before it (an empty category?)" if self.in_bent[j] else "a bound of its support"
 
 
 def listed(entries: Sequence[str] | Mapping[str, None]) -> str:

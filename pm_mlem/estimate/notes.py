@@ -103,6 +103,8 @@ def no_maximum(target: Target, optimum: Optimum, information: Information, gradi
     information, gradient : curvature and derivatives of the objective at the estimates, the penalty included
     """
     objective, engine = target.objective, target.engine
+    if optimum.edge:
+        return "the estimate is at the edge of the region in which the data are possible"
     last = optimum.legs[-1][0] if optimum.legs else ""
     if engine.plan is None and last not in VARIANTS.values() and optimum.converged:
         return ""

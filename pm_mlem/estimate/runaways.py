@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,9 +32,9 @@ WITHIN = 0.3
 """Standard errors from 0 within which a coefficient that runs away is: its error grows faster than it does."""
 WIDE = 30.0
 """Standard error of a logarithm or of log-odds beyond which they are on their way to a bound."""
-AWAY = 10.0
-"""e-fold changes of such a coordinate at which the objective is looked at."""
-NOTHING = 1e-3
+AWAY = (10.0, 20.0, 40.0)
+"""e-fold changes of such a coordinate at which the objective is looked at, to find on which side it falls."""
+NOTHING = 1e-2
 """Of the largest component (in standard errors) those that do not belong to a direction."""
 SHORTER = 30
 """Times that a step is halved until it leads to where the objective is finite."""
@@ -78,24 +79,60 @@ class Lines:
         values = target.space.values(point)
         self.bent = {n: values[n] for n in names.bent}
 
-    def at(self, direction: np.ndarray) -> Callable[[float], float]:
-        """Step -> the objective; NaN outside of the support."""
-        space = self.target.space
-        slopes = {}
-        if any(np.any(direction[space.slices[n]]) for n in self.bent):
-            jacobians = self.target.jacobians(self.point)
-            slopes = {n: jacobians[n] @ direction for n in self.bent}
+    @cached_property
+    def natural(self) -> np.ndarray:
+        """Derivatives (p, p) of what moves in a straight line by the unconstrained coordinates."""
+        result = np.eye(len(self.point))
+        for name in self.bent:
+            where = self.target.space.slices[name]
+            result[where, where] = self.target.jacobians(self.point)[name].reshape(-1, len(self.point))[:, where]
+        return result
+
+    @property
+    def position(self) -> np.ndarray:
+        """(p,) the point, entries of bent variables in their place."""
+        result = np.array(self.point)
+        for name, values in self.bent.items():
+            result[self.target.space.slices[name]] = np.ravel(values)
+        return result
+
+    def at(self, direction: np.ndarray, logarithms: bool = True) -> Callable[[float], float]:
+        """Step -> the objective; NaN outside of the support.
+
+        ``logarithms``: coordinates that are logarithms move in a straight line; otherwise what they are logarithms of.
+        """
+        space, names = self.target.space, self.names
+        along = self.natural @ direction
+        logs = np.zeros(len(direction), dtype=bool) if logarithms else names.logarithms & (direction != 0)
 
         def value(step: float) -> float:
             u = self.point + step * direction
-            if slopes:
-                moved = {n: self.bent[n] + step * slopes[n] for n in slopes}
+            with np.errstate(all="ignore"):
+                u[logs] = self.point[logs] + np.log1p(step * direction[logs])
+            moved = {}
+            for name, values in self.bent.items():
+                own = along[space.slices[name]]
+                if np.any(own):
+                    moved[name] = values + step * own.reshape(values.shape)
+            if not np.all(np.isfinite(u)):
+                return np.nan
+            if moved:
                 try:
                     there = space.unconstrain(moved)
                 except ValueError:
                     return np.nan
-                for n in slopes:
-                    u[space.slices[n]] = there[space.slices[n]]
+                for name in moved:
+                    u[space.slices[name]] = there[space.slices[name]]
+            return self.target.value(u)
+
+        return value
+
+    def along(self, j: int) -> Callable[[float], float]:
+        """Change of one unconstrained coordinate -> the objective."""
+
+        def value(step: float) -> float:
+            u = np.array(self.point)
+            u[j] += step
             return self.target.value(u)
 
         return value
@@ -104,6 +141,9 @@ class Lines:
         """Where the objective does not fall, along a direction whose length is one standard error."""
         value = self.at(direction)
         ahead, behind = (all(self.stays(value, sign * d) for d in DISTANCES) for sign in (1.0, -1.0))
+        if not ahead and not behind and np.any(np.abs(direction[self.names.logarithms]) > 1.0):
+            other = self.at(direction, logarithms=False)
+            ahead, behind = (all(self.stays(other, sign * d) for d in DISTANCES) for sign in (1.0, -1.0))
         wild = not ahead and not behind and all(not self.top - value(sign) <= WILD for sign in (1.0, -1.0))
         return Sides(ahead, behind, wild)
 
@@ -136,13 +176,15 @@ def towards_bounds(lines: Lines, matrix: np.ndarray) -> dict[int, int]:
     """
     found = {}
     for j in np.flatnonzero(~lines.names.line & (np.abs(np.diag(matrix)) < WIDE**-2)):
-        value = lines.at(np.eye(len(matrix))[j])
-        up, down = value(AWAY), value(-AWAY)
-        up, down = (np.nan_to_num(v, nan=-np.inf) for v in (up, down))
-        if max(up, down) < lines.top - FALLS:
-            continue
-        same = abs(up - down) <= lines.rounding and lines.top - up <= lines.rounding
-        found[int(j)] = 0 if same else (1 if up > down else -1)
+        value = lines.along(int(j))
+        way = 0
+        for far in AWAY:
+            up, down = (bool(lines.top - np.nan_to_num(value(sign * far), nan=-np.inf) > FALLS) for sign in (1.0, -1.0))
+            if up or down:
+                way = None if up and down and far == AWAY[0] else (-1 if up else 1)
+                break
+        if way is not None:
+            found[int(j)] = way
     return found
 
 
@@ -157,16 +199,17 @@ def runaway_directions(lines: Lines, information: Callable[..., Information]) ->
     away, lost = np.zeros((p, 0)), []
     for _ in range(p):
         known = information(away, lost)
-        errors = np.linalg.norm(known.root, axis=1)
-        near = np.abs(lines.point) < WITHIN * errors
+        rows = lines.natural @ known.root
+        errors = np.linalg.norm(rows, axis=1)
+        near = np.abs(lines.position) < WITHIN * errors
         forward, idle = {}, []
-        for j in np.flatnonzero((near | lines.names.in_bent) & lines.names.line & (errors > 0)):
-            direction = known.root @ known.root[j] / errors[j]
+        for j in np.flatnonzero(near & (lines.names.line | lines.names.in_bent) & (errors > 0)):
+            direction = known.root @ rows[j] / errors[j]
             sides = lines.sides(direction)
             if sides.both or (sides.wild and away.shape[1]):
                 idle.append(int(j))
             elif sides.any:
-                forward[int(j)] = (1.0 if sides.ahead else -1.0) * known.root[j] / errors[j]
+                forward[int(j)] = (1.0 if sides.ahead else -1.0) * rows[j] / errors[j]
         if not forward and not idle:
             break
         if forward:
@@ -192,14 +235,18 @@ def way_out(lines: Lines, known: Information, forward: dict[int, np.ndarray]) ->
         length = float(np.linalg.norm(way))
         if not length > 0:
             continue
-        found = cleared(known.root @ way / length, known.sizes)
-        own = set(np.flatnonzero(found).tolist()) <= set(forward) or way is not step
+        found = cleared(lines, known.root @ way / length, known)
+        own = set(np.flatnonzero(lines.natural @ found).tolist()) <= set(forward) or way is not step
         if own and lines.sides(found).ahead:
             return found
-    return cleared(known.root @ rows[0] * np.sign(np.sum(np.array(list(forward.values())) @ rows[0])), known.sizes)
+    sign = np.sign(np.sum(np.array(list(forward.values())) @ rows[0]))
+    return cleared(lines, known.root @ rows[0] * sign, known)
 
 
-def cleared(direction: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def cleared(lines: Lines, direction: np.ndarray, known: Information) -> np.ndarray:
     """A direction without components that are next to nothing, in standard errors."""
-    scaled = np.abs(direction * sizes)
-    return np.where(scaled > NOTHING * np.max(scaled), direction, 0.0)
+    back = np.linalg.inv(lines.natural)
+    sizes = np.sqrt(np.abs(np.einsum("ij,ik,kj->j", back, known.matrix, back)))
+    natural = lines.natural @ direction
+    scaled = np.abs(natural * np.where(sizes > 0, sizes, 1.0))
+    return back @ np.where(scaled > NOTHING * np.max(scaled), natural, 0.0)

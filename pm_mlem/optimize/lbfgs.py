@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pm_mlem.optimize.curvature import diagonal
-from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
+from pm_mlem.optimize.problem import IDLE, Problem, Status, Vector, Verdict
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class LBFGS:
         return LBFGSState(point, float(value), gradient / sizes, sizes)
 
     def step(self, problem: Problem, state: LBFGSState) -> LBFGSState:
+        if problem.bounded is not None:
+            still = problem.bounded & (np.abs(state.gradient * state.sizes) <= IDLE)
+            state = replace(state, gradient=np.where(still, 0.0, state.gradient))
         direction = ascent_direction(state)
         if direction @ state.gradient <= 0:
             state = state.forgetful
@@ -126,7 +129,7 @@ def line_search(problem: Problem, state: LBFGSState, direction: Vector, *, c1=1e
     Returns the step, the value and the gradient there (scaled); None where there is none.
     """
     slope = float(direction @ state.gradient)
-    low, high, t = 0.0, np.inf, 1.0
+    low, high, t = 0.0, np.inf, problem.shorter(direction / state.sizes)
     noise = 1e-14 * (1.0 + abs(state.value))
     for _ in range(limit):
         value, gradient = problem.value_and_gradient(state.point + t * direction / state.sizes)

@@ -71,5 +71,5 @@ def run(
         )
     return Optimum(
         np.asarray(state.point), float(state.value), verdict.status, verdict.message, np.array(history),
-        float(state.gain), ((algorithm.title, len(history) - 1),),
+        float(state.gain), ((algorithm.title, len(history) - 1),), verdict.edge,
     )  # fmt: skip

@@ -17,8 +17,10 @@ ACCEPTED = 0.05
 """Part of the predicted gain that a step has to bring."""
 LEVEL = 1e-6
 """Slope in scaled coordinates below which nothing is looked for along a direction without curvature."""
-IDLE = 1e-9
-"""Slope and curvature by a logarithm or log-odds below which they are left alone."""
+AT_THE_EDGE = (
+    "Converged to the edge of the region in which the data are possible: beyond, the likelihood is 0 (the support of an "
+    "observed variable depends on parameters)."
+)
 REJECTED = 40
 """Steps in a row that may fail."""
 
@@ -44,8 +46,9 @@ class NewtonState:
     radius: float
     gain: float
     rejected: int = 0
-    slow: int = 0  # steps in a row that gained next to nothing
+    slow: int = 0  # steps in a row that gained next to nothing, or left nearly as much to gain as before
     noise: float = np.inf
+    edge: bool = False  # whether all steps that were rejected led out of the region in which the objective is finite
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,16 @@ class Newton:
             p = len(point)
             nothing = Spectrum(np.ones(p), np.ones(p), np.eye(p), np.zeros(p, dtype=bool))
             return NewtonState(point, -np.inf, np.zeros(p), nothing, np.zeros(p), 1.0, np.inf)
-        still = at_rest(problem, gradient, hessian)
+        still = problem.idle(gradient, np.diag(hessian))
         found = spectrum_at(problem, point, np.where(still | still[:, None], 0.0, hessian))
         slope = found.axes.T @ np.where(still, 0.0, gradient)
         return NewtonState(point, value, gradient, found, slope, 1.0, newton_gain(slope, found))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         step, length, predicted = trust_region_step(state)
+        shorter = problem.shorter(step)
+        if shorter < 1.0:
+            step, length, predicted = shorter * step, shorter * length, along_step(state, shorter * step)
         new = self.evaluated(problem, state.point + step)
         noise = 1e-13 * (1.0 + abs(state.value))
         actual = new.value - state.value
@@ -107,9 +113,11 @@ class Newton:
         elif ratio > 0.75 and length > 0.9 * radius:
             radius = 2.0 * radius
         if ratio < ACCEPTED:
+            edge = not np.isfinite(new.value) and (state.edge or not state.rejected)
             missed = abs(actual - predicted) if np.isfinite(actual) else np.inf
-            return replace(state, radius=radius, rejected=state.rejected + 1, noise=missed)
-        slow = state.slow + 1 if actual <= NEXT_TO_NOTHING * (1.0 + abs(state.value)) else 0
+            return replace(state, radius=radius, rejected=state.rejected + 1, noise=missed, edge=edge)
+        creeping = actual <= NEXT_TO_NOTHING * (1.0 + abs(state.value)) or state.gain / 2 < new.gain <= AT_A_LIMIT
+        slow = state.slow + 1 if creeping else 0
         return replace(new, radius=radius, slow=slow)
 
     def done(self, state: NewtonState) -> Verdict | None:
@@ -124,6 +132,8 @@ class Newton:
         hidden = state.rejected > 0 and predicted_within(state) <= 1e-13 * (1.0 + abs(state.value))
         if state.rejected <= REJECTED and not hidden:
             return None
+        if state.edge:
+            return Verdict(Status.CONVERGED, AT_THE_EDGE, edge=True)
         if state.gain <= max(AT_A_LIMIT, min(10.0 * state.noise, 1e3 * AT_A_LIMIT)):
             return Verdict(
                 Status.CONVERGED,
@@ -135,16 +145,6 @@ class Newton:
             f"No step improves the objective although the quadratic model predicts {state.gain:.2g}; "
             "the objective may not be smooth here.",
         )
-
-
-def at_rest(problem: Problem, gradient: Vector, hessian: np.ndarray) -> np.ndarray:
-    """Coordinates that are left where they are: logarithms and log-odds on which next to nothing depends any more.
-
-    What their derivatives are is rounding, and a Newton step would carry them anywhere.
-    """
-    if problem.bounded is None:
-        return np.zeros(len(gradient), dtype=bool)
-    return problem.bounded & (np.abs(gradient) <= IDLE) & (np.abs(np.diag(hessian)) <= IDLE)
 
 
 def spectrum_at(problem: Problem, point: Vector, hessian: np.ndarray) -> Spectrum:
@@ -174,6 +174,13 @@ def predicted_within(state: NewtonState) -> float:
     longest = float(np.linalg.norm(state.slope)) * state.radius
     bend = max(0.0, -float(np.min(state.spectrum.values, initial=0.0)))
     return min(longest + 0.5 * bend * state.radius**2, max(state.gain, 0.0))
+
+
+def along_step(state: NewtonState, step: Vector) -> float:
+    """What the quadratic model predicts for a step."""
+    at = state.spectrum
+    own = at.axes.T @ (at.sizes**2 * step)
+    return float(state.slope @ own - 0.5 * own @ (at.values * own))
 
 
 def trust_region_step(state: NewtonState) -> tuple[Vector, float, float]:

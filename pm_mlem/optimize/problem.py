@@ -9,6 +9,10 @@ from enum import Enum
 import numpy as np
 
 Vector = np.ndarray
+IDLE = 1e-5
+"""Slope and curvature by a logarithm or log-odds below which they are left alone."""
+LEAP = 3.0
+"""Change of a logarithm or of log-odds in one step."""
 
 
 class Status(Enum):
@@ -76,6 +80,21 @@ class Problem:
     products: Callable[[Vector, Vector], Vector] | None = None
     bounded: np.ndarray | None = None
 
+    def idle(self, gradient: Vector, curvature: Vector) -> np.ndarray:
+        """Logarithms and log-odds on which next to nothing depends any more: they are left where they are.
+
+        Their derivatives are little more than rounding, and a Newton step could carry them anywhere.
+        """
+        if self.bounded is None:
+            return np.zeros(len(gradient), dtype=bool)
+        return self.bounded & (np.abs(gradient) <= IDLE) & (np.abs(curvature) <= IDLE)
+
+    def shorter(self, step: Vector) -> float:
+        """By how much a step is shortened, so that logarithms and log-odds do not leap."""
+        if self.bounded is None or not np.any(self.bounded):
+            return 1.0
+        return min(1.0, LEAP / max(float(np.max(np.abs(step[self.bounded]))), 1e-300))
+
 
 @dataclass(frozen=True)
 class Optimum:
@@ -88,6 +107,7 @@ class Optimum:
     history : value at the start and after every iteration
     gain : estimate of what is still to be gained (log-likelihood units), NaN if unknown
     legs : what was run, one after the other, and for how many iterations
+    edge : whether it is the largest value at the edge of the region in which the objective is finite, no maximum inside
     """
 
     point: Vector
@@ -97,6 +117,7 @@ class Optimum:
     history: np.ndarray
     gain: float = np.nan
     legs: tuple[tuple[str, int], ...] = ()
+    edge: bool = False
 
     @property
     def method(self) -> str:
@@ -117,3 +138,4 @@ class Verdict:
 
     status: Status
     message: str
+    edge: bool = False

@@ -18,8 +18,8 @@ ACCEPTED = 0.05
 LEVEL = 1e-6
 """Slope in scaled coordinates below which nothing is looked for along a direction without curvature."""
 AT_THE_EDGE = (
-    "Converged to the edge of the region in which the data are possible: beyond, the likelihood is 0 (the support of an "
-    "observed variable depends on parameters)."
+    "Converged to the edge of the region in which the data are possible: beyond, the likelihood is 0 (the support of "
+    "an observed variable depends on parameters)."
 )
 REJECTED = 40
 """Steps in a row that may fail."""
@@ -48,7 +48,7 @@ class NewtonState:
     rejected: int = 0
     slow: int = 0  # steps in a row that gained next to nothing, or left nearly as much to gain as before
     noise: float = np.inf
-    edge: bool = False  # whether all steps that were rejected led out of the region in which the objective is finite
+    edge: bool = False  # whether all steps that were rejected led to where the likelihood is 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Newton:
         if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
             p = len(point)
             nothing = Spectrum(np.ones(p), np.ones(p), np.eye(p), np.zeros(p, dtype=bool))
-            return NewtonState(point, -np.inf, np.zeros(p), nothing, np.zeros(p), 1.0, np.inf)
+            outside = value == -np.inf
+            return NewtonState(point, -np.inf, np.zeros(p), nothing, np.zeros(p), 1.0, np.inf, edge=outside)
         still = problem.idle(gradient, np.diag(hessian))
         found = spectrum_at(problem, point, np.where(still | still[:, None], 0.0, hessian))
         slope = found.axes.T @ np.where(still, 0.0, gradient)
@@ -113,7 +114,7 @@ class Newton:
         elif ratio > 0.75 and length > 0.9 * radius:
             radius = 2.0 * radius
         if ratio < ACCEPTED:
-            edge = not np.isfinite(new.value) and (state.edge or not state.rejected)
+            edge = new.edge and (state.edge or not state.rejected)
             missed = abs(actual - predicted) if np.isfinite(actual) else np.inf
             return replace(state, radius=radius, rejected=state.rejected + 1, noise=missed, edge=edge)
         creeping = actual <= NEXT_TO_NOTHING * (1.0 + abs(state.value)) or state.gain / 2 < new.gain <= AT_A_LIMIT

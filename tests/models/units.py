@@ -1,8 +1,7 @@
 """Random models whose data can be given in other units, and what happens to estimates then.
 
-A model is drawn by :func:`draw`. Its data are changed by a :class:`Units`: columns of the design times powers of ten and
-shifted, the response times a power of ten. :func:`expected` says what becomes of estimates, standard errors and the
-log-likelihood.
+A model is drawn by :func:`draw`. Its data are changed by :class:`Units`: columns of the design times powers of ten
+and shifted, the response times a power of ten. They say what becomes of estimates, covariances and log-likelihoods.
 """
 
 from __future__ import annotations

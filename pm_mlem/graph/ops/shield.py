@@ -28,7 +28,13 @@ class ShieldedElemwise(Elemwise):
     def _bgrad(self, inputs, outputs, ograds):
         [cotangent] = ograds
         slopes = super()._bgrad(inputs, outputs, ograds)
-        return [s if not hasattr(s.type, "dtype") else pt.switch(pt.eq(cotangent, 0), 0.0, s) for s in slopes]
+        return [s if not hasattr(s.type, "dtype") else shielded(s, cotangent) for s in slopes]
+
+
+def shielded(slope: Variable, cotangent: Variable) -> Variable:
+    """0 for a cotangent of 0 times an infinite slope; a finite one stays, as the cotangent may be passing through 0."""
+    bad = pt.eq(cotangent, 0) & (pt.isnan(slope) | pt.isinf(slope))
+    return pt.switch(bad, 0.0, slope)
 
 
 def shield(outputs: list[Variable]) -> list[Variable]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pm_mlem.estimate.target import Target
+from pm_mlem.objective.collapse import Guard
 from pm_mlem.objective.starts import StartMaker
 from pm_mlem.optimize.multistart import Start
 
@@ -17,7 +18,10 @@ DEFAULT_STARTS = 8
 def start_points(starts, target: Target, random_seed: int | None) -> tuple[list[Start], Callable[[int], list[Start]]]:
     """The user's starts, or the initial point and others, and a function that makes further ones."""
     rng = np.random.default_rng(random_seed)
-    maker = StartMaker(target.objective, lambda: target.engine.em_map, target.weights, target.data, rng)
+    guard = Guard(target.engine.inspector, target.weights)
+    maker = StartMaker(
+        target.objective, lambda: target.engine.em_map, target.weights, target.data, rng, guard.symmetric
+    )
 
     def more(count: int) -> list[Start]:
         return [Start(origin, point) for origin, point in maker.further(count)]

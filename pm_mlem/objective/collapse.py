@@ -41,6 +41,8 @@ SINGULAR = 1e-10
 """Relative variance of the observations of a state in some direction that counts as none."""
 EMPTY = 0.01
 """Expected number of elements below which a state is empty."""
+INDISTINGUISHABLE = 1e-12
+"""Log-densities of two states that differ by less everywhere differ by rounding."""
 EQUAL = 1e-5
 """Log-densities of two states that differ by less everywhere are the same."""
 
@@ -122,32 +124,41 @@ class Guard:
 
     def remarks(self, point: np.ndarray) -> Iterator[str]:
         """Sentences about states that are empty and states that are the same."""
-        _, totals, readings = self.at(point)
+        _, totals, _ = self.at(point)
         yield from self.empty(totals)
-        seen = set()
+        for watch, (a, b) in self.alike(point, EQUAL):
+            names = " and ".join(self.state(watch.vector, watch.sources[k].position) for k in (a, b))
+            yield (
+                f"States {names} of '{self.vector(watch.vector)}' have the same distribution: fewer states do, or "
+                "the start was symmetric; start them apart (initval=, starts=)."
+            )
+
+    def symmetric(self, point: np.ndarray) -> bool:
+        """Whether EM would keep two states equal for ever: their densities differ by no more than rounding."""
+        return any(True for _ in self.alike(point, INDISTINGUISHABLE))
+
+    def alike(self, point: np.ndarray, difference: float) -> Iterator[tuple[Watch, tuple[int, int]]]:
+        """Two states of each latent whose log-densities differ by less everywhere, where there are any."""
+        readings, seen = self.at(point)[2], set()
         for i, (watch, reading) in enumerate(zip(self.inspector.watches, readings, strict=True)):
             if not components(self.tables, watch.vector) or watch.vector in seen:
                 continue
-            pairs = [(a, b) for a in range(len(reading.apart)) for b in range(a) if reading.apart[a, b] < EQUAL]
-            pairs = [
-                (b, a) for a, b in pairs if self.told_apart(i, a, b) and self.same_elsewhere(watch, a, b, readings)
-            ]
+            pairs = [(b, a) for a in range(len(reading.apart)) for b in range(a) if reading.apart[a, b] < difference]
+            pairs = [p for p in pairs if self.told_apart(i, *p) and self.same_elsewhere(watch, p, readings, difference)]
             if pairs:
                 seen.add(watch.vector)
-                names = " and ".join(self.state(watch.vector, watch.sources[k].position) for k in pairs[0])
-                yield (
-                    f"States {names} of '{self.vector(watch.vector)}' have the same distribution: fewer states do, or "
-                    "the start was symmetric; start them apart (initval=, starts=)."
-                )
+                yield watch, pairs[0]
 
     def told_apart(self, i: int, a: int, b: int) -> bool:
         """Whether two states have parameters of their own."""
         pattern = self.inspector.patterns[i]
         return bool(np.any(pattern[a] != pattern[b]))
 
-    def same_elsewhere(self, watch: Watch, a: int, b: int, readings: Sequence[Reading]) -> bool:
+    def same_elsewhere(
+        self, watch: Watch, pair: tuple[int, int], readings: Sequence[Reading], difference: float
+    ) -> bool:
         others = [r for w, r in zip(self.inspector.watches, readings, strict=True) if w.vector == watch.vector]
-        return all(max(a, b) < len(r.apart) and r.apart[a, b] < EQUAL for r in others)
+        return all(max(pair) < len(r.apart) and r.apart[pair] < difference for r in others)
 
     def empty(self, totals: Sequence[np.ndarray]) -> Iterator[str]:
         most: dict[int, np.ndarray] = {}

@@ -19,6 +19,8 @@ PURITY = (0.7, 0.95)
 """Range of the probability that a guessed state gets; the others share the rest."""
 EVENNESS = 5.0
 """Concentration of the random shares of the groups (Dirichlet)."""
+EVENLY = 20.0
+"""Concentration of state probabilities that are nearly the same for all states (Dirichlet)."""
 M_STEPS = 3
 """M-steps from the guessed states: parameters without a closed form take a Newton step in each."""
 SUBSAMPLE = 5_000
@@ -27,6 +29,7 @@ TOWARDS_PRIOR = 0.3
 """Perturbed points lie this far on the way from the initial point to a draw from the prior."""
 
 CLUSTERS, QUANTILES, SUBSETS = "clusters of the data", "quantiles of the data", "small subsets of the data"
+NEARLY_EQUAL = "states that are nearly equal"
 PRIOR, PERTURBED, INITIAL = "draw from the prior", "perturbed initial point", "initial point"
 FOR_COMPONENTS = (CLUSTERS, QUANTILES, CLUSTERS, SUBSETS, PRIOR, CLUSTERS, PERTURBED)
 """Where the starts after the first come from, over and over."""
@@ -43,6 +46,7 @@ class StartMaker:
     unit : weights of the units
     data : the model's data
     rng : all that is random comes from here
+    symmetric : whether EM would keep some states equal for ever at a point
     """
 
     def __init__(
@@ -52,17 +56,20 @@ class StartMaker:
         unit: np.ndarray,
         data: Sequence,
         rng: np.random.Generator,
+        symmetric: Callable[[np.ndarray], bool] = lambda point: True,
     ):
+        self.symmetric = symmetric
         self.objective, self.em_map, self.unit, self.data, self.rng = objective, em_map, unit, data, rng
         self.made = 0
 
     # --- one after the other -----------------------------------------------------------------------------------
 
     def first(self) -> tuple[str, np.ndarray]:
-        """The initial point; slightly perturbed where equal components would stay equal for ever."""
-        space = self.objective.space
-        jitter = self.rng.normal(scale=0.01, size=space.size) if self.has_components else 0.0
-        return INITIAL, space.initial + jitter
+        """The initial point; an M-step away from it where equal components would stay equal for ever."""
+        initial = self.objective.space.initial
+        if self.has_components and self.symmetric(initial):
+            return INITIAL, self.from_guess(NEARLY_EQUAL)
+        return INITIAL, np.array(initial)
 
     def further(self, count: int) -> Iterator[tuple[str, np.ndarray]]:
         """More starts: where they come from, and the unconstrained point."""
@@ -123,9 +130,8 @@ class StartMaker:
 
     def from_guess(self, kind: str) -> np.ndarray:
         """Guess the states, and maximise as if that were their posterior."""
-        initial = self.objective.space.initial
         posterior = self.convert(self.guess(kind), self.unit, self.data)
-        point = initial + self.rng.normal(scale=0.01, size=len(initial))
+        point = np.array(self.objective.space.initial)
         run = self.em_map()
         for _ in range(M_STEPS):
             new = np.asarray(run(point, self.unit, self.data, posterior, True)[0])
@@ -138,7 +144,10 @@ class StartMaker:
         """For each vector of latents state probabilities of its elements, (states, elements)."""
         result = []
         for vector, table in zip(self.objective.tables.structure.vectors, self.tables, strict=True):
-            if table is None:
+            if kind == NEARLY_EQUAL:
+                even = np.full(vector.states, EVENLY)
+                result.append(self.rng.dirichlet(even, size=vector.n_elements).T)
+            elif table is None:
                 result.append(self.rng.dirichlet(np.ones(vector.states), size=vector.n_elements).T)
             elif kind == SUBSETS:
                 result.append(subsets(vector.states, vector.n_elements, self.objective.space.size, self.rng))

@@ -258,7 +258,7 @@ def notes(estimate: Estimate, guard: Guard) -> list[str]:
     if target.engine.plan is not None:
         remarks += restraint_notes(target, target.engine.plan, optimum)
     remarks += kink_notes(target, optimum)
-    curved = target.objective.kinks.none and Newton.title in dict(optimum.legs)
+    curved = target.objective.kinks.none and Newton.title in (*dict(optimum.legs), optimum.checked)
     diagnosis = estimate.diagnosis if curved else diagnose(target, optimum.point, None)
     return [*remarks, *optimum_notes(diagnosis)]
 

@@ -138,7 +138,10 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
     elif hessian is not None:
         information = observed_information(hessian, np.array(rows).reshape(len(rows), space.size))
     moving = directions if lines is None else lines.natural @ directions
-    away = [int(j) for j in np.flatnonzero(np.any(np.abs(moving) > ROUNDING * np.max(np.abs(moving), 0), axis=1))]
+    away = [
+        int(j)
+        for j in np.flatnonzero(np.any(np.abs(moving) > ROUNDING * np.max(np.abs(moving), axis=0, initial=0.0), axis=1))
+    ]
 
     reasons = {name: [""] * int(np.prod(shape, dtype=np.int64)) for name, shape in space.shapes.items()}
     cause = names.unique([*away, *bounded]) or tuple(

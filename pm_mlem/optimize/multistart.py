@@ -97,7 +97,8 @@ def run_sequence(
         following = run(algorithm, problem, point, observe=observe)
         if checks and optimum is not None and following.converged and not following.iterations:
             message = optimum.message if optimum.converged else "Converged."
-            optimum = replace(optimum, status=following.status, message=message + CHECKED, gain=following.gain)
+            optimum = replace(optimum, status=following.status, message=message + CHECKED)
+            optimum = replace(optimum, gain=following.gain, checked=algorithm.title)
             continue
         legs.extend(following.legs)
         history.append(following.history if optimum is None else following.history[1:])

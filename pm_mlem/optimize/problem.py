@@ -108,6 +108,7 @@ class Optimum:
     gain : estimate of what is still to be gained (log-likelihood units), NaN if unknown
     legs : what was run, one after the other, and for how many iterations
     edge : whether it is the largest value at the edge of the region in which the objective is finite, no maximum inside
+    checked : title of the algorithm that confirmed it without going on
     """
 
     point: Vector
@@ -118,6 +119,7 @@ class Optimum:
     gain: float = np.nan
     legs: tuple[tuple[str, int], ...] = ()
     edge: bool = False
+    checked: str = ""
 
     @property
     def method(self) -> str:

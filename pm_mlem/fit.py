@@ -80,6 +80,8 @@ def fit(
         How many starts, or ``{name: value}`` dictionaries (constrained space; variables that are left out keep
         the model's initial point). Default: the initial point and, where there are latents, seven more made from
         the data and the priors; up to 24 in all where fewer do not agree on the best optimum.
+        Where the log-likelihood is not finite at the initial point, a point near it or drawn from the prior takes its
+        place.
     weights : array or dict, optional
         Per-observation weights: an array over the observations or their leading axes, for every observed variable
         of that shape, or ``{observed name: array}``. An integer weight is a number of repetitions, a weight of 0

@@ -6,11 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pm_mlem.estimate.names import Names
 from pm_mlem.estimate.target import Target
 from pm_mlem.objective.collapse import Guard
 from pm_mlem.objective.starts import StartMaker
 from pm_mlem.optimize.multistart import Start
 
+POSSIBLE = "a possible point near the initial one"
+NEARER = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-6, 0.0)
+"""Factors of coefficients at the initial point that are tried where the objective is not finite there."""
+EITHER_SIDE = (-1.0, 1.0, -2.0, 2.0, -4.0, 4.0, -8.0, 8.0, -16.0, 16.0)
+"""e-fold changes of logarithms and log-odds that are tried then, all of them together."""
+DRAWS = 20
+"""Draws from the prior that are tried then."""
 DEFAULT_STARTS = 8
 """Starts where a latent makes local optima likely and the user names no number."""
 
@@ -35,4 +43,20 @@ def start_points(starts, target: Target, random_seed: int | None) -> tuple[list[
         return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
     if starts < 1:
         raise ValueError(f"starts={starts} must be at least 1.")
-    return [Start(*maker.first()), *more(int(starts) - 1)], more
+    origin, point = maker.first()
+    if not np.isfinite(target.value(point)):
+        origin, point = possible(target, maker) or (origin, point)
+    return [Start(origin, point), *more(int(starts) - 1)], more
+
+
+def possible(target: Target, maker: StartMaker) -> tuple[str, np.ndarray] | None:
+    """A point at which the objective is finite, where the initial point is none: the best of many; None without any.
+
+    Coefficients are tried nearer to 0 (times in days in an exponential), logarithms and log-odds on either side, and
+    draws from the prior.
+    """
+    initial, line = target.space.initial, Names(target.objective).line
+    points = [np.where(line, factor * initial, initial + change) for factor in NEARER for change in (0.0, *EITHER_SIDE)]
+    points += [p for p in (maker.from_prior() for _ in range(DRAWS)) if p is not None]
+    found = [(value, i) for i, value in enumerate(map(target.value, points)) if np.isfinite(value)]
+    return (POSSIBLE, points[max(found)[1]]) if found else None

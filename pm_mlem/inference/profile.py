@@ -20,6 +20,8 @@ from typing import Literal
 
 import numpy as np
 
+from pm_mlem.optimize.curvature import sizes_of
+
 Vector = np.ndarray
 Derivatives = Callable[[Vector], tuple[float, Vector, np.ndarray]]
 """Point -> (value, gradient, Hessian)."""
@@ -173,7 +175,7 @@ def find_peak(objective: Derivatives, start: Vector, iterations: int = 20) -> Pe
     value, slope, curvature = objective(start)
     if not (np.isfinite(value) and np.all(np.isfinite(slope)) and np.all(np.isfinite(curvature))):
         raise ValueError("The objective has no finite derivatives at the estimates, so it has no profile there.")
-    peak = Peak(np.array(start, dtype=float), float(value), slope, curvature, unit_scale(curvature))
+    peak = Peak(np.array(start, dtype=float), float(value), slope, curvature, sizes_of(curvature))
     for _ in range(iterations):
         frame = free_frame(peak)
         if frame.gain <= 1e-3 * peak.tolerance:
@@ -186,14 +188,7 @@ def find_peak(objective: Derivatives, start: Vector, iterations: int = 20) -> Pe
                 break
         else:
             break
-    return Peak(peak.point, peak.value, peak.slope, peak.curvature, unit_scale(peak.curvature))
-
-
-def unit_scale(hessian: np.ndarray) -> Vector:
-    """Factors of the coordinates that give a Hessian a diagonal of -1."""
-    size = np.sqrt(np.abs(np.diag(hessian)))
-    top = float(np.max(size, initial=0.0))
-    return np.where(size > 1e-12 * top, size, max(top, 1.0))
+    return Peak(peak.point, peak.value, peak.slope, peak.curvature, sizes_of(peak.curvature))
 
 
 def free_frame(peak: Peak) -> Frame:

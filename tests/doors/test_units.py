@@ -191,6 +191,19 @@ def test_the_prior_that_mle_drops_decides_nothing(prior):
     assert "infinity" not in found.message
 
 
+@pytest.mark.parametrize("unit", [1.0, 365.25])
+def test_times_in_days(unit):
+    """Gompertz's hazard: in days the log-likelihood is not finite at the model's initial point."""
+    times = np.random.default_rng(0).gamma(4, 2, 80)
+    t = times * unit
+    with pm.Model() as model:
+        a, b = pm.HalfNormal("a", 1), pm.HalfNormal("b", 1)
+        pm.Potential("survival", (pm.math.log(a) + b * t - a / b * (pm.math.exp(b * t) - 1)).sum())
+    found = fit(model)
+    assert found.converged
+    assert found.estimates["b"].item() * unit == pytest.approx(0.20346654685, rel=1e-6)  # by scipy.optimize
+
+
 # --- limits and edges --------------------------------------------------------------------------------------
 
 

@@ -30,11 +30,20 @@ def spread(estimate: Estimate, kind: str = "observed", cluster=None, small_sampl
     ):  # no maximum: no kind says anything
         return observed(estimate.information)
     check_units(estimate, kind)
+    sample, known = estimate.sample, estimate.information
+    scores = sample.mean(estimate.scores)
     if kind == "opg":
-        prior = estimate.target.prior_curvature(estimate.point) if estimate.target.estimator == "map" else None
-        return outer_product(estimate.information, estimate.scores, estimate.target.weights, prior)
+        return outer_product(known, scores, sample.weights, curvature_of_rest(estimate))
     clusters = None if cluster is None else clusters_of(estimate, cluster)
-    return sandwich(estimate.information, estimate.scores, estimate.target.weights, clusters, small_sample)
+    return sandwich(known, scores, sample.weights, clusters, estimate.n_obs if small_sample else None)
+
+
+def curvature_of_rest(estimate: Estimate) -> np.ndarray | None:
+    """Second derivatives of what the objective adds to the log-density of the data: priors and penalties."""
+    target, rest = estimate.target, estimate.sample.rest
+    if np.any(rest):
+        return target.with_weights(rest).derivatives(estimate.point)[2]
+    return target.prior_curvature(estimate.point) if target.estimator == "map" else None
 
 
 def check_units(estimate: Estimate, kind: str) -> None:
@@ -44,7 +53,12 @@ def check_units(estimate: Estimate, kind: str) -> None:
     ------
     ValueError
     """
-    count = np.count_nonzero(estimate.target.weights)
+    count = np.count_nonzero(estimate.sample.weights)
+    if count == 0:
+        raise ValueError(
+            f"kind={kind!r} needs independent units of data, and the model has none (its likelihood is a Potential of "
+            "one number). Use kind='observed', or write a Potential with an entry for each row."
+        )
     if count == 1:
         raise ValueError(
             f"kind={kind!r} needs several independent units; there is one (all observations share latents or a joint "
@@ -58,7 +72,29 @@ def check_units(estimate: Estimate, kind: str) -> None:
 
 
 def clusters_of(estimate: Estimate, cluster, argument: str = "cluster") -> np.ndarray:
-    """The cluster of every unit: labels by observation, the name of a dim, or of data that hold the labels."""
+    """The cluster of every independent unit: units that no observation has given a label are clusters of their own.
+
+    Raises
+    ------
+    ValueError
+        Labels that differ within an independent unit, or are of no use otherwise.
+    """
+    found, sample = labels_of(estimate, cluster, argument), estimate.sample
+    given = (sample.of >= 0) & ~np.isnan(found)
+    result = np.full(len(sample.weights), np.nan)
+    result[sample.of[given]] = found[given]
+    if not np.array_equal(result[sample.of[given]], found[given]):
+        raise ValueError(
+            f"{argument} labels differ between observations that form one independent unit (a known label and what it "
+            "explains); they need one."
+        )
+    alone = np.isnan(result)
+    result[alone] = np.nanmax(found, initial=-1.0) + 1.0 + np.arange(np.count_nonzero(alone))
+    return result.astype(int)
+
+
+def labels_of(estimate: Estimate, cluster, argument: str) -> np.ndarray:
+    """The label of every unit: given by observation, by the name of a dim, or of data that hold the labels."""
     tables, name = estimate.target.tables, f"{argument} labels"
     if not isinstance(cluster, str):
         return unit_labels(tables, np.asarray(cluster), name)

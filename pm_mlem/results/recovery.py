@@ -159,7 +159,7 @@ def log_likelihood(estimate: Estimate, units: np.ndarray, chains: int) -> xr.Dat
     """Log-likelihoods (draws, units) by independent unit, as in ``Fit.pointwise_log_likelihood``."""
     joined = estimate.independent
     summed = np.stack([np.bincount(joined, row) for row in units])
-    groups = estimate.independent_groups
+    groups = estimate.data_groups  # a penalty cannot be left out by cross-validation
     arrays = {}
     for group in groups:
         own = summed[:, group.units]

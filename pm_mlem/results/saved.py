@@ -144,8 +144,13 @@ class SavedFit(Shown):
 
     @property
     def n_obs(self) -> float:
-        """Independent units of the data."""
+        """Observations, as :attr:`pm_mlem.Fit.n_obs`."""
         return self._tree.attrs["n_obs"]
+
+    @property
+    def n_units(self) -> float:
+        """Independent units of the data, as :attr:`pm_mlem.Fit.n_units`."""
+        return self._tree.attrs["n_units"]
 
     @property
     def entropy(self) -> float:

@@ -292,7 +292,7 @@ class Builder:
         numbers = np.asarray(function(inputs, joined, mode=PLAIN)(*values))
         positions = np.empty(values[0].size, dtype=int)
         positions[np.ravel(numbers[numbers > 0]).astype(int) - 1] = np.flatnonzero(numbers > 0)
-        return ObservedPart(whole.name, numbers.shape, positions)
+        return ObservedPart(whole.name, numbers.shape, positions, missing)
 
     def emission_terms(self, rv: Variable) -> Iterator[Term]:
         """The densities of a mixture's components."""

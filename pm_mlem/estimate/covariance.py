@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
 import numpy as np
 
 from pm_mlem.estimate.estimate import Estimate
@@ -94,13 +96,18 @@ def clusters_of(estimate: Estimate, cluster, argument: str = "cluster") -> np.nd
 
 
 def labels_of(estimate: Estimate, cluster, argument: str) -> np.ndarray:
-    """The label of every unit: given by observation, by the name of a dim, or of data that hold the labels."""
-    tables, name = estimate.target.tables, f"{argument} labels"
+    """The label of every unit: given by observation, by the name of a dim, or of a ``pm.Data`` that holds the labels."""
+    tables, name, target = estimate.target.tables, f"{argument} labels", estimate.target
     if not isinstance(cluster, str):
-        return unit_labels(tables, np.asarray(cluster), name)
-    model = estimate.target.source
-    if cluster in model.named_vars:
-        return unit_labels(tables, np.asarray(model[cluster].eval()), name)
+        if isinstance(cluster, Mapping | Set) or np.ndim(as_labels(cluster)) == 0:
+            raise ValueError(
+                f"{argument}= takes labels over the observations (an array, a list, a column of a table), or the name of a "
+                f"dim or of a pm.Data, not {type(cluster).__name__}."
+            )
+        return unit_labels(tables, as_labels(cluster), name)
+    if cluster in {v.name for v in target.model.data_vars}:
+        held = target.content.values
+        return unit_labels(tables, held[cluster] if cluster in held else target.model[cluster].data, name)
     labels, known = {}, []
     for observed_name in tables.structure.observed:
         part = tables.structure.parts.get(observed_name)
@@ -112,11 +119,23 @@ def labels_of(estimate: Estimate, cluster, argument: str) -> np.ndarray:
             index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
             labels[observed_name] = np.broadcast_to(index, shape)
     if not labels:
+        drawn = (
+            " (it is a variable of the model, whose values are no labels)" if cluster in target.model.named_vars else ""
+        )
         raise ValueError(
             f"{argument}={cluster!r} is neither a dim of an observed variable (there are "
-            f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels. Pass labels, one an observation."
+            f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels{drawn}. Pass labels, one an "
+            "observation."
         )
     return unit_labels(tables, labels, name)
+
+
+def as_labels(labels) -> np.ndarray:
+    """Labels as an array that keeps their types apart: 1 and "1" are different."""
+    array = np.asarray(labels)
+    if array.dtype.kind not in "US" or isinstance(labels, np.ndarray):
+        return array
+    return np.asarray(labels, dtype=object)
 
 
 def errors_of(estimate: Estimate, name: str, of: Covariance) -> np.ndarray:

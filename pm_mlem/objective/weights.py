@@ -49,13 +49,16 @@ def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
     ValueError
         Wrong shapes, missing labels, or different labels within one unit.
     """
-    from pandas import isnull
+    from pandas import factorize, isnull
 
     given = {None: labels} if not isinstance(labels, Mapping) else labels
     flat = np.concatenate([np.ravel(np.asarray(a)) for a in given.values()])
     if np.any(isnull(flat)):
         raise ValueError(f"{argument}: there are missing labels (NaN or None).")
-    _, codes = np.unique(flat, return_inverse=True)
+    try:
+        codes = factorize(flat)[0]
+    except TypeError as error:
+        raise ValueError(f"{argument}: labels must be numbers, strings or dates ({error}).") from None
     ends = np.cumsum([np.size(a) for a in given.values()])[:-1]
     numbers = {
         name: part.astype(float).reshape(np.shape(a))

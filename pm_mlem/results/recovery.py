@@ -10,12 +10,12 @@ import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
 from pymc.pytensorf import find_rng_nodes
-from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
 from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.tables.counts import edges
 from pm_mlem.results.datatree import data_groups

@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from pytensor import function
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
@@ -25,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.checks import check_data, check_labels, check_names, check_supported
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.densities import log_density, unscaled

@@ -16,13 +16,13 @@ from functools import cached_property
 import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.transforms import SimplexTransform, Transform
-from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.ops.function import function
 
 ROUNDING = 1e-6
 """By how much probabilities that were given may miss a sum of 1."""

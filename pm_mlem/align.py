@@ -130,7 +130,7 @@ def flat_draws(space: ParameterSpace, posterior: xr.Dataset) -> dict[str, np.nda
                 f"'{name}' has shape {array.shape[2:]} in the posterior and {space.shapes[name]} in the fit; draws can "
                 "be aligned with fits of the same model only."
             )
-        draws[name] = array.reshape(-1, *array.shape[2:])
+        draws[name] = array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
     return draws
 
 
@@ -185,11 +185,11 @@ def reordered(estimate: Estimate, found: Alignment, draws: dict[str, np.ndarray]
         if not set(SAMPLE) <= set(array.dims):
             continue
         ordered = array.transpose(*SAMPLE, ...)
-        values = ordered.values.reshape(-1, *ordered.shape[2:]).copy()
+        values = ordered.values.reshape(ordered.shape[0] * ordered.shape[1], *ordered.shape[2:]).copy()
         if name in parameters:
             values = parameters[name]
         elif name in computed:
-            values[renamed] = computed[name].reshape(-1, *values.shape[1:])
+            values[renamed] = computed[name].reshape(len(computed[name]), *values.shape[1:])
         elif (states := states_drawn(estimate, found, name, values)) is not None:
             values = states
         elif name not in known or name in estimate.target.readout.of_latents:

@@ -96,13 +96,13 @@ def clusters_of(estimate: Estimate, cluster, argument: str = "cluster") -> np.nd
 
 
 def labels_of(estimate: Estimate, cluster, argument: str) -> np.ndarray:
-    """The label of every unit: given by observation, by the name of a dim, or of a ``pm.Data`` that holds the labels."""
+    """The label of every unit: given by observation, by the name of a dim, or of a ``pm.Data`` that holds them."""
     tables, name, target = estimate.target.tables, f"{argument} labels", estimate.target
     if not isinstance(cluster, str):
         if isinstance(cluster, Mapping | Set) or np.ndim(as_labels(cluster)) == 0:
             raise ValueError(
-                f"{argument}= takes labels over the observations (an array, a list, a column of a table), or the name of a "
-                f"dim or of a pm.Data, not {type(cluster).__name__}."
+                f"{argument}= takes labels over the observations (an array, a list, a column of a table), or the name "
+                f"of a dim or of a pm.Data, not {type(cluster).__name__}."
             )
         return unit_labels(tables, as_labels(cluster), name)
     if cluster in {v.name for v in target.model.data_vars}:

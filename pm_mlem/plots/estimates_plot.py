@@ -133,7 +133,8 @@ def chosen_names(results: Mapping[str, Any], level: float, var_names, filter_var
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         if not any(n.startswith("~") for n in names):
             return names
-    found = [list(map(str, datasets(name, item, level)[0].data_vars)) for name, item in results.items()]
+    points = [datasets(name, item, level)[0] for name, item in results.items()]
+    found = [[str(n) for n, a in point.data_vars.items() if a.size] for point in points]
     names = [n for n in found[0] if all(n in other for other in found)]
     if not names:
         have = "; ".join(f"'{k}' has {', '.join(map(repr, v))}" for k, v in zip(results, found, strict=True))

@@ -182,7 +182,7 @@ def in_model_order(estimate: Estimate, names: Sequence[str]) -> list[str]:
 def flattened(array: xr.DataArray) -> np.ndarray:
     """Draws of all chains along the first axis."""
     array = array.transpose("chain", "draw", ...)
-    return np.asarray(array).reshape(-1, *array.shape[2:])
+    return np.asarray(array).reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def data_of(estimate: Estimate) -> dict[str, xr.Dataset]:

@@ -7,7 +7,6 @@ coordinates for the free entries alone, and puts the held ones in on the way bac
 from __future__ import annotations
 
 import difflib
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,22 +22,13 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops.function import function
+from pm_mlem.graph.roles.axis_labels import entry_names
 
 ROUNDING = 1e-6
 """By how much probabilities that were given may miss a sum of 1."""
 
 
 # --- names of entries -------------------------------------------------------------------------------------
-
-
-def entry_names(name: str, labels: Sequence[Sequence]) -> list[str]:
-    """Names of the entries of an array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``.
-
-    ``labels`` holds those of each axis.
-    """
-    if not labels:
-        return [name]
-    return [f"{name}[{', '.join(map(str, entry))}]" for entry in itertools.product(*labels)]
 
 
 def by_variable(fixed: Mapping[str, object], known: Iterable[str]) -> dict[str, dict[str, object]]:

@@ -189,7 +189,7 @@ def reordered(estimate: Estimate, found: Alignment, draws: dict[str, np.ndarray]
         if name in parameters:
             values = parameters[name]
         elif name in computed:
-            values[renamed] = computed[name].reshape(len(computed[name]), *values.shape[1:])
+            values[renamed] = computed[name].reshape(values[renamed].shape)
         elif (states := states_drawn(estimate, found, name, values)) is not None:
             values = states
         elif name not in known or name in estimate.target.readout.of_latents:

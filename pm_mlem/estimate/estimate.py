@@ -35,6 +35,12 @@ class Estimate:
     optimum: Optimum
     _kept: dict[Callable, Any] = field(default_factory=dict, init=False)
 
+    def __reduce__(self):
+        raise TypeError(
+            "What is made of a fit holds compiled functions of its model, which cannot be pickled. Pickle the fit "
+            "itself (it is restored as an mlem.SavedFit), or what .to_datatree() makes of it."
+        )
+
     def kept[T](self, make: Callable[[Estimate], T]) -> T:
         """What a function makes of the estimate; called once."""
         if make not in self._kept:

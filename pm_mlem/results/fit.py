@@ -22,6 +22,7 @@ from pm_mlem.results.laplace import laplace
 from pm_mlem.results.posterior_predictive import sample_posterior_predictive
 from pm_mlem.results.profiles import profile_curves
 from pm_mlem.results.reported import listed
+from pm_mlem.results.saved import from_datatree
 from pm_mlem.results.summary import Shown, latents_line, summary_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Fit(Shown):
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 
     Made by :func:`pm_mlem.fit`. Estimates are in the user's (constrained) space; xarray objects carry the
-    model's dims and coords.
+    model's dims and coords. A fit that is pickled, or comes back from another process, is restored as a
+    :class:`pm_mlem.SavedFit`, which reports the same and has no model: a pickle holds what :meth:`to_datatree` writes.
 
     Attributes
     ----------
@@ -55,6 +57,16 @@ class Fit(Shown):
     seconds: float
     _estimate: Estimate
     _runs: tuple[Mapping[str, Any], ...]
+
+    def __reduce__(self):
+        """Pickled as its tree: what comes back, in another process say, is a :class:`pm_mlem.SavedFit`."""
+        return from_datatree, (self.to_datatree(random_seed=0),)
+
+    def __copy__(self) -> Fit:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Fit:
+        return self  # nothing in it changes
 
     # --- how it went ---------------------------------------------------------------------------------------
 

@@ -82,7 +82,8 @@ def lower_to_jax(
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
     try:
-        run = jax_funcify(graph)
+        with jax.ensure_compile_time_eval():  # constants stay constants where a function is lowered while it is traced
+            run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:
         raise NotLowered(str(error)) from error
     dtypes = [v.type.dtype for v in outputs]

@@ -63,6 +63,12 @@ def apart(names: Sequence[str]) -> list[str]:
     return names
 
 
+def several(name: str, known: Sequence[str]) -> str:
+    """A sentence about a name that fits several entries, whose label occurs more than once; empty for all others."""
+    found = [n for n in known if name.endswith("]") and n.startswith(f"{name[:-1]}#")]
+    return f" There are several entries of that label: {', '.join(found)}." if found else ""
+
+
 def entry_names(name: str, labels: Sequence[Sequence]) -> list[str]:
     """Names of the entries of an array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``; all are different.
 

@@ -22,7 +22,7 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.ops.function import function
-from pm_mlem.graph.roles.axis_labels import entry_names
+from pm_mlem.graph.roles.axis_labels import entry_names, several
 
 ROUNDING = 1e-6
 """By how much probabilities that were given may miss a sum of 1."""
@@ -97,7 +97,7 @@ def held_values(
 
 def unknown_entry(key: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    guess = f" Did you mean '{close[0]}'?" if close else ""
+    guess = several(key, known) or (f" Did you mean '{close[0]}'?" if close else "")
     listed = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     return f"'{key}' in fixed= is not an entry of '{name}'.{guess} Its entries are {listed}."
 

@@ -42,8 +42,13 @@ class Snapshot:
     labels: Mapping[str, tuple | None]
 
     @cached_property
+    def digests(self) -> tuple:
+        """What stands for the values."""
+        return tuple((n, digest(v)) for n, v in self.values.items())
+
+    @property
     def key(self) -> tuple:
-        return tuple((n, digest(v)) for n, v in self.values.items()), tuple(self.labels.items())
+        return self.digests, tuple(self.labels.items())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and self.key == other.key

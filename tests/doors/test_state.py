@@ -193,9 +193,7 @@ def test_held_entries_go_by_these_names(group):
         ValueError, match=r"'mu\[\(a, 1\)\]' in fixed= is not an entry of 'mu'.*Its entries are mu\[\(a, 1\)#0"
     ):
         fit(model, fixed={"mu[(a, 1)]": 0.5})
-    with pytest.raises(
-        ValueError, match=r"several entries of that label: mu\[\(a, 1\)#0\], mu\[\(a, 1\)#1\]"
-    ):
+    with pytest.raises(ValueError, match=r"several entries of that label: mu\[\(a, 1\)#0\], mu\[\(a, 1\)#1\]"):
         fit(model).wald_test("mu[(a, 1)] = 0")
 
 

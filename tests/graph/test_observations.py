@@ -59,8 +59,7 @@ def emissions(written, z, mu, y, suffix=""):
 WRITTEN = ["array", "vectors", "variables", "masked", "potential"]
 
 
-@pytest.mark.parametrize(("written", "columns"), [*product(WRITTEN, [1, 3])])
-@pytest.mark.parametrize("known", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(("written", "columns", "known"), [*product(WRITTEN, [1, 3], [0.0, 0.4, 1.0])][::2])
 def test_mixtures(written, columns, known):
     """A row for each latent label, or each known one, however many columns are seen of it."""
     n = int(RNG.integers(5, 12))
@@ -84,9 +83,10 @@ def test_built_in_mixtures(components):
     assert counts(model) == (n, n)
 
 
-@pytest.mark.parametrize(("written", "columns"), [*product(WRITTEN, [1, 2])])
-@pytest.mark.parametrize("lengths", [[9], [5, 8], [6, 6, 6]])
-@pytest.mark.parametrize("states", ["chain", "loop"])
+SERIES = [*product(WRITTEN, [1, 2], [[9], [5, 8], [6, 6, 6]], ["chain", "loop"])]
+
+
+@pytest.mark.parametrize(("written", "columns", "lengths", "states"), SERIES[::5])
 def test_hidden_markov_models(written, columns, lengths, states):
     """A row for each time of each series, a unit for each series."""
     chain = chain_distribution() if states == "chain" else None

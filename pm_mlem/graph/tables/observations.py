@@ -67,10 +67,9 @@ class Observations:
         """
         if not len(self.unit):
             return float("nan")
-        pairs, number = np.unique(np.stack([self.key, self.variable]), axis=1, return_inverse=True)
-        by_pair = np.bincount(number.ravel(), weights[self.unit])
+        (key, _), number = distinct(self.key, self.variable)
         by_key = np.zeros(1 + int(self.key.max()))
-        np.maximum.at(by_key, pairs[0], by_pair)
+        np.maximum.at(by_key, key, np.bincount(number, weights[self.unit]))
         return float(by_key.sum())
 
 
@@ -81,8 +80,7 @@ def observations(tables: ModelTables) -> Observations:
         nothing = np.empty(0, dtype=int)
         return Observations(nothing, nothing, nothing, sum(tables.elimination.sizes))
     group = np.repeat(np.arange(len(found)), [len(rows.unit) for rows in found])
-    pairs = np.stack([group, np.concatenate([rows.member for rows in found])])
-    variable = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+    variable = distinct(group, np.concatenate([rows.member for rows in found]))[1]
     unit = np.concatenate([rows.unit for rows in found])
     return Observations(unit, keys([rows.reads for rows in found], group), variable, sum(tables.elimination.sizes))
 
@@ -184,6 +182,12 @@ def labels_read(tables: ModelTables) -> dict[str, list[tuple[np.ndarray, np.ndar
     return found
 
 
+def penalties_of(tables: ModelTables) -> set[str]:
+    """The Potentials that are no data."""
+    potentials = [term for term in tables.structure.terms if term.kind == "potential"]
+    return {name for term in potentials if not is_data(term, tables) for name in term.members}
+
+
 def is_data(term: Term, tables: ModelTables) -> bool:
     """Whether a Potential reads latents, or has several entries that depend on data; others are penalties."""
     density = next(d for d in tables.densities if d.term is term)
@@ -251,6 +255,13 @@ def changes(address: np.ndarray, seen: np.ndarray, axis: int) -> bool:
     return bool(np.any((least != most) & seen.any(axis)))
 
 
+def distinct(first: np.ndarray, second: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The different pairs of two arrays of whole numbers, in their order, and which of them each is."""
+    width = 1 + int(second.max(initial=0))
+    pairs, which = np.unique(first.astype(np.int64) * width + second, return_inverse=True)
+    return (pairs // width, pairs % width), which.ravel()
+
+
 def keys(reads: Sequence[tuple[np.ndarray, ...]], group: np.ndarray) -> np.ndarray:
     """A number for every row: that of the latent or label that says most about which row it is, or one of its own.
 
@@ -264,11 +275,10 @@ def keys(reads: Sequence[tuple[np.ndarray, ...]], group: np.ndarray) -> np.ndarr
     alone = np.arange(len(group))
     if not pairs or not sum(p.shape[1] for p in pairs):
         return alone
-    row, element = np.unique(np.concatenate(pairs, axis=1), axis=1)
-    pairs_of_group, count = np.unique(np.stack([element, group[row]]), axis=1, return_counts=True)
-    elements = pairs_of_group[0]
+    (row, element), _ = distinct(*np.concatenate(pairs, axis=1))
+    (elements, _), number = distinct(element, group[row])
     readers, users = np.zeros((2, 1 + int(element.max())), dtype=int)
-    np.maximum.at(readers, elements, count)
+    np.maximum.at(readers, elements, np.bincount(number))
     users += np.bincount(elements)
     order = np.lexsort((element, users[element], -readers[element], row))
     last = np.flatnonzero(np.append(np.diff(row[order]) != 0, True))

@@ -1,5 +1,6 @@
 """What is printed about a model before anything is fitted."""
 
+import numpy as np
 import pymc as pm
 import pytest
 

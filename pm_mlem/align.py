@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pm_mlem.estimate.alignment import Alignment
-    from pm_mlem.estimate.estimate import Estimate
-    from pm_mlem.objective.space import ParameterSpace
     from pm_mlem.results.fit import Fit
 
 BY = ("responsibilities", "parameters")
-SAMPLE = ("chain", "draw")
 
 
 def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr.DataTree:
@@ -90,8 +84,8 @@ def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr
     import xarray as xr
 
     from pm_mlem.arguments import check_choice
-    from pm_mlem.estimate.alignment import align as match
     from pm_mlem.results.fit import Fit
+    from pm_mlem.results.state_order import SAMPLE, aligned_tree
 
     if not isinstance(datatree, xr.DataTree):
         raise TypeError(f"datatree must be an xarray.DataTree, not {type(datatree).__name__}.")
@@ -100,140 +94,4 @@ def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr
     check_choice(by, BY, "by")
     if "posterior" not in datatree.children or not set(SAMPLE) <= set(datatree["posterior"].dims):
         raise ValueError("The DataTree has no group 'posterior' with the dims 'chain' and 'draw'.")
-    posterior = datatree["posterior"].to_dataset()
-    estimate = to._estimate
-    draws = flat_draws(estimate.target.space, posterior)
-    found = match(estimate, draws, by)
-    check_order(found, len(next(iter(draws.values()), ())))
-    report = summary(found, posterior, by)
-    attributes = report.attrs
-    groups = {k: v for k, v in datatree.to_dict().items() if not k.startswith("/unconstrained_posterior")}
-    groups["/posterior"] = reordered(estimate, found, draws, posterior).assign_attrs({**posterior.attrs, **attributes})
-    groups["/alignment"] = report
-    tree = xr.DataTree.from_dict(groups, name=datatree.name)
-    tree.attrs.update(datatree.attrs)
-    return tree
-
-
-def flat_draws(space: ParameterSpace, posterior: xr.Dataset) -> dict[str, np.ndarray]:
-    """Constrained values of the free parameters, ``(chains * draws, *shape)``."""
-    draws = {}
-    for name in space.names:
-        if name not in posterior:
-            raise ValueError(
-                f"The posterior has no '{name}', a parameter of the fit; draws can be aligned with fits of the same "
-                "model only."
-            )
-        array = posterior[name].transpose(*SAMPLE, ...).values
-        if array.shape[2:] != space.shapes[name]:
-            raise ValueError(
-                f"'{name}' has shape {array.shape[2:]} in the posterior and {space.shapes[name]} in the fit; draws can "
-                "be aligned with fits of the same model only."
-            )
-        draws[name] = array.reshape(-1, *array.shape[2:])
-    return draws
-
-
-def check_order(found: Alignment, n: int) -> None:
-    """Refuse draws whose states cannot be told apart."""
-    from pm_mlem.errors import NotIdentifiedError
-    from pm_mlem.results.bootstrap import AMBIGUOUS, MOST_AMBIGUOUS
-
-    for symmetry, margins in zip(found.symmetries, found.margins, strict=True):
-        doubtful = int(np.sum(~(margins >= AMBIGUOUS)))
-        if doubtful > MOST_AMBIGUOUS * n:
-            raise NotIdentifiedError(
-                f"The states of '{symmetry.latents[0]}' cannot be told apart in {doubtful} of {n} draws, so the "
-                "parameters of single states have no posterior of their own. Use fewer states, priors or a transform "
-                "that order them, or align by other means (by='parameters', by='responsibilities'); quantities that "
-                "do not depend on the names of states need no alignment."
-            )
-
-
-def summary(found: Alignment, posterior: xr.Dataset, by: str) -> xr.Dataset:
-    """The group ``alignment``."""
-    import xarray as xr
-
-    from pm_mlem.results.bootstrap import AMBIGUOUS
-
-    sizes = tuple(posterior.sizes[d] for d in SAMPLE)
-    n, arrays = int(np.prod(sizes)), {}
-    doubtful, smallest = np.zeros(n, dtype=bool), 1.0
-    for symmetry, order, margins in zip(found.symmetries, found.permutations, found.margins, strict=True):
-        for name in symmetry.latents:
-            arrays[f"{name}_margin"] = (SAMPLE, margins.reshape(sizes))
-            arrays[f"{name}_order"] = ((*SAMPLE, f"{name}_state"), order.reshape(*sizes, -1))
-        doubtful |= ~(margins >= AMBIGUOUS)
-        smallest = min(smallest, float(np.min(margins, initial=1.0)))
-    attributes: dict[str, Any] = {"aligned_by": by, "draws": n, "relabelled": int(found.renamed(n).sum())}
-    attributes |= {"ambiguous": int(doubtful.sum()), "smallest_margin": smallest}
-    return xr.Dataset(arrays, coords={d: posterior.coords[d] for d in SAMPLE}, attrs=attributes)
-
-
-def reordered(estimate: Estimate, found: Alignment, draws: dict[str, np.ndarray], posterior: xr.Dataset) -> xr.Dataset:
-    """The posterior with all that depends on the order of the states in the order of the fit."""
-    shape = tuple(posterior.sizes[d] for d in SAMPLE)
-    renamed = found.renamed(int(np.prod(shape)))
-    if not renamed.any():
-        return posterior
-    parameters = found.apply(draws)
-    computed = deterministics(estimate, {n: v[renamed] for n, v in parameters.items()}, posterior)
-    known = {*estimate.target.readout.names, *estimate.target.structure.fixed}
-    result = posterior.copy()
-    for name in map(str, posterior.data_vars):
-        array = posterior[name]
-        if not set(SAMPLE) <= set(array.dims):
-            continue
-        ordered = array.transpose(*SAMPLE, ...)
-        values = ordered.values.reshape(-1, *ordered.shape[2:]).copy()
-        if name in parameters:
-            values = parameters[name]
-        elif name in computed:
-            values[renamed] = computed[name].reshape(-1, *values.shape[1:])
-        elif (states := states_drawn(estimate, found, name, values)) is not None:
-            values = states
-        elif name not in known or name in estimate.target.readout.of_latents:
-            values = along_dims(estimate, found, ordered.dims[2:], values)
-        result[name] = ordered.copy(data=values.reshape(ordered.shape)).transpose(*array.dims)
-    return result
-
-
-def deterministics(
-    estimate: Estimate, parameters: dict[str, np.ndarray], posterior: xr.Dataset
-) -> dict[str, np.ndarray]:
-    """Deterministics of the parameters alone, as far as the posterior has them."""
-    readout, space = estimate.target.readout, estimate.target.space
-    wanted = [d.name for d in readout.derived if d.name in posterior and d.name not in readout.of_latents]
-    if not wanted:
-        return {}
-    count = len(next(iter(parameters.values())))
-    points = [space.unconstrain({n: v[i] for n, v in parameters.items()}) for i in range(count)]
-    return estimate.target.estimands(np.array(points), wanted)
-
-
-def states_drawn(estimate: Estimate, found: Alignment, name: str, values: np.ndarray) -> np.ndarray | None:
-    """Draws of a latent with its states renamed; None for other variables."""
-    structure = estimate.target.structure
-    for symmetry, order in zip(found.symmetries, found.permutations, strict=True):
-        if name in symmetry.latents:
-            lower = structure.vector_of(name)[1].lower
-            new = np.argsort(order, axis=1).reshape(len(order), *[1] * (values.ndim - 2), -1)
-            index = (values - lower).astype(int)
-            if values.ndim == 1:
-                return np.take_along_axis(new, index[:, None], axis=1)[:, 0] + lower
-            return np.take_along_axis(np.broadcast_to(new, (*values.shape[:-1], order.shape[1])), index, -1) + lower
-    return None
-
-
-def along_dims(estimate: Estimate, found: Alignment, dims: tuple, values: np.ndarray) -> np.ndarray:
-    """Values permuted along the dims that belong to the states."""
-    from pm_mlem.estimate.alignment import permuted
-
-    for symmetry, order in zip(found.symmetries, found.permutations, strict=True):
-        own = {f"{latent}_state" for latent in symmetry.latents}
-        for name, axis in symmetry.axes:
-            if isinstance(name, str):
-                own.add(estimate.labels.dims_of(name, estimate.values[name].ndim)[axis])
-        axes = tuple(("values", d) for d, dim in enumerate(dims) if dim in own)
-        values = permuted({"values": values}, axes, order)["values"]
-    return values
+    return aligned_tree(datatree, to._estimate, by)

@@ -19,8 +19,12 @@ def current_model(model: pm.Model | None) -> pm.Model:
     if isinstance(model, pm.Model):
         return model
     backend = getattr(model, "backend", None)
-    if isinstance(inner := getattr(backend, "model", None), pm.Model):
-        return inner  # a bambi.Model that is built
+    if isinstance(inner := getattr(backend, "model", None), pm.Model):  # a bambi.Model that is built
+        if not getattr(model, "center_predictors", False):
+            return inner
+        from pm_mlem.graph.roles.uncentered import uncentered
+
+        return uncentered(model, inner)
     hint = ""
     if hasattr(type(model), "backend") or hasattr(model, "backend"):
         hint = " If it is a bambi.Model, build it first: model.build(), then pass model.backend.model."

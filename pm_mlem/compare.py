@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pm_mlem.estimate.alignment import Alignment
-    from pm_mlem.estimate.estimate import Estimate
     from pm_mlem.results.comparison import Comparison
-    from pm_mlem.results.fit import Fit
     from pm_mlem.results.statistics import Statistics
 
 
@@ -77,6 +72,7 @@ def compare(
     """
     from pm_mlem.results.comparison import Comparison, Parts
     from pm_mlem.results.same_data import check_same_data
+    from pm_mlem.results.state_order import in_one_order, latents_of
     from pm_mlem.results.statistics import as_mapping, check_result, statistics
 
     results = as_mapping(results)
@@ -86,13 +82,10 @@ def compare(
     reference = reference_of(results, reference)
     notes = check_same_data(results)
     found: dict[str, Statistics] = {}
-    aligner = first_with_latents(results) if align else None
-    for name, item in results.items():
-        used = item
-        if aligner is not None and name != aligner:
-            used, note = in_order(results[aligner], aligner, item, name)
-            notes += note
-        found[name] = statistics(name, used, level, kinds[name], var_names)
+    used, more = in_one_order(results) if align else (results, [])
+    notes += more
+    for name, item in used.items():
+        found[name] = statistics(name, item, level, kinds[name], var_names)
     tidy, more = rows_of(found, results, reference, var_names)
     table = Comparison(wide(tidy, list(results)))
     table._parts = Parts(results, found, tidy, latents_of(results))
@@ -121,77 +114,6 @@ def reference_of(results: Mapping[str, Any], reference: str | None) -> str:
     if reference not in results:
         raise ValueError(f"reference={reference!r} is not among the results: {', '.join(map(repr, results))}.")
     return reference
-
-
-# --- states in one order ----------------------------------------------------------------------------------
-
-
-def estimates_of(results: Mapping[str, Any]) -> dict[str, Estimate]:
-    """The estimates whose model is at hand, by name."""
-    from pm_mlem.results.reported import is_fit
-
-    found = {name: item._estimate for name, item in results.items() if is_fit(item)}
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
-
-
-def first_with_latents(results: Mapping[str, Any]) -> str | None:
-    """The first fit that has discrete latents and can evaluate its model."""
-    return next((n for n, e in estimates_of(results).items() if e.target.structure.components), None)
-
-
-def latents_of(results: Mapping[str, Any]) -> tuple[str, ...]:
-    name = first_with_latents(results)
-    return () if name is None else tuple(item.name for item in results[name]._estimate.target.structure.latents)
-
-
-def in_order(to: Fit, to_name: str, item: Any, name: str) -> tuple[Any, list[str]]:
-    """A result with its states in the order of a fit, and notes on what was done."""
-    from pm_mlem.align import align, check_order, flat_draws
-    from pm_mlem.errors import NotIdentifiedError
-    from pm_mlem.estimate.alignment import align as match
-    from pm_mlem.results.reported import is_fit
-
-    posterior = item.estimates.expand_dims(chain=1, draw=1) if is_fit(item) else item["posterior"].to_dataset()
-    try:
-        draws = flat_draws(to._estimate.target.space, posterior)
-    except ValueError as error:
-        return item, [f"The states of '{name}' are as they are: {error}"]
-    try:
-        if is_fit(item):
-            order = match(to._estimate, draws)
-            check_order(order, 1)
-            return (item, []) if not order.renamed(1)[0] else renamed_fit(to_name, item, name, order, draws)
-        tree = align(item, to)
-    except NotIdentifiedError as error:
-        raise NotIdentifiedError(
-            f"'{name}' cannot be aligned with '{to_name}'. {error} compare(..., align=False) leaves them as they are."
-        ) from error
-    how = tree["alignment"].attrs
-    if not (how["relabelled"] or how["ambiguous"]):
-        return tree, []
-    note = (
-        f"{how['relabelled']} of {how['draws']} draws of '{name}' were relabelled to the states of '{to_name}', "
-        f"{how['ambiguous']} ambiguously (smallest margin {how['smallest_margin']:.2f})."
-    )
-    return tree, [note]
-
-
-def renamed_fit(to_name: str, fit: Any, name: str, order: Alignment, draws) -> tuple[Any, list[str]]:
-    """The same fit at the point where its states have other names, if it is one."""
-    margin = min(float(m[0]) for m in order.margins)
-    estimate = fit._estimate
-    if estimate is not None:
-        target, values = estimate.target, order.apply(draws)
-        own = {n: values[n][0] if n in values else estimate.values[n] for n in target.space.names}
-        with suppress(ValueError):  # its parameters may not allow it: held, or ordered by a transform
-            point = target.space.unconstrain(own)
-            if np.isclose(target.value(point), estimate.optimum.value, rtol=1e-9, atol=1e-9):
-                moved = replace(fit, _estimate=estimate.moved(point))
-                return moved, [f"The states of '{name}' were renamed to those of '{to_name}' (margin {margin:.2f})."]
-    return fit, [
-        f"The states of '{name}' have another order than those of '{to_name}' (margin {margin:.2f}) and cannot be "
-        "renamed: its priors, held values or transforms tell them apart, or its model is not at hand."
-    ]
 
 
 # --- the table --------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
     tables = read(model, Choices(tuple(latents or ())))
     steps = tables.elimination.steps
     plan = Plan(
-        tuple(gathered(roles(plain(model), tables.structure))),
+        tuple(gathered(roles(plain(model), tables))),
         tuple(describe(step, tables.structure) for step in steps),
         sum(step.cost for step in steps),
         dict(tables.skipped),
@@ -87,10 +87,12 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
     return plan
 
 
-def roles(model: pm.Model, structure):
+def roles(model: pm.Model, tables):
     """One entry for each named variable, in the order of declaration."""
     from pm_mlem.graph.roles.structure import distribution_name
+    from pm_mlem.graph.tables.observations import penalties_of
 
+    structure, penalties = tables.structure, penalties_of(tables)
     latents = {item.name: item for item in structure.latents}
     components = {item.mixture: item for item in structure.latents}
     shapes = {rv.name: lifted.shape for rv, lifted in structure.leaves.items()}
@@ -110,7 +112,7 @@ def roles(model: pm.Model, structure):
         else:
             yield Role(rv.name, "parameter", f"{kind}, {shape_text(shapes[rv.name])}")
     for variable in model.potentials:
-        yield Role(variable.name, "data", "Potential")
+        yield Role(variable.name, "penalty" if variable.name in penalties else "data", "Potential")
     for variable in model.deterministics:
         yield Role(variable.name, "derived", "Deterministic")
 

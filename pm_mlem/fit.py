@@ -58,7 +58,8 @@ def fit(
     ----------
     model : pm.Model, optional
         Default: the model on the context stack. Variables of ``pymc.dims`` may be among its own. A ``bambi.Model``
-        that is built stands for the PyMC model in it.
+        that is built stands for the PyMC model in it, with the intercepts that Bambi reports (for predictors that
+        are not centered; the priors stay those of Bambi's model).
     estimator : {"mle", "map"}
         "mle" maximises log p(y | parameters): observed variables, Potentials and the distributions of latent
         variables count, the priors of parameters do not. "map" maximises the joint density in the user's own

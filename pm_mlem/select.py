@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -31,7 +32,8 @@ class Selection:
         Value of the grid -> :class:`pm_mlem.Fit`.
     criterion : {"aic", "aicc", "bic", "icl"}
     best_value
-        The value of the grid with the smallest criterion among the fits that converged (among all, if none did).
+        The value of the grid with the smallest criterion among the fits that converged (among all, if none did); fits
+        whose criterion is NaN take no part.
     """
 
     table: pd.DataFrame
@@ -75,8 +77,8 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
     Raises
     ------
     ValueError
-        An unknown criterion, an empty grid, values that occur twice, models of different data; whatever
-        :func:`pm_mlem.fit` raises, with the value of the grid as a note.
+        An unknown criterion, one that is NaN for all models, an empty grid, values that occur twice, models of
+        different data; whatever :func:`pm_mlem.fit` raises, with the value of the grid as a note.
     TypeError
         ``build`` is no function or does not return a ``pm.Model``; values that cannot be keys of a dictionary.
 
@@ -129,6 +131,23 @@ def select(build: Callable[[Any], pm.Model], grid: Iterable, criterion: str = "b
         check_same_observations(first, latest, f"the values {values[0]!r} and {value!r} of the grid")
     rows = [[*(getattr(f, c) for c in COLUMNS[:-1]), str(f.status)] for f in fits.values()]
     table = pd.DataFrame(rows, index=pd.Index(values, name="value"), columns=list(COLUMNS))
-    candidates = [v for v in values if fits[v].converged] or values
+    known = [v for v in values if not math.isnan(getattr(fits[v], criterion))]
+    if not known:
+        raise ValueError(unknown_criterion(criterion, fits[values[0]]))
+    candidates = [v for v in known if fits[v].converged] or known
     best = min(candidates, key=lambda v: getattr(fits[v], criterion))
     return Selection(table, fits, criterion, best)
+
+
+def unknown_criterion(criterion: str, fit: Fit) -> str:
+    """Why a criterion is NaN for all fits."""
+    if math.isnan(fit.n_obs):
+        return (
+            f"{criterion.upper()} needs the number of observations, and the models have no data by rows: nothing is "
+            "observed, and the likelihood is a Potential of one number. Give the Potential an entry for each row, or "
+            "use criterion='aic'."
+        )
+    return (
+        f"{criterion.upper()} is not defined for any of the models: {fit.n_obs:g} observations are too few for their "
+        "parameters. Use criterion='aic'."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+
 import numpy as np
 
 from pm_mlem.estimate.estimate import Estimate
@@ -30,11 +32,20 @@ def spread(estimate: Estimate, kind: str = "observed", cluster=None, small_sampl
     ):  # no maximum: no kind says anything
         return observed(estimate.information)
     check_units(estimate, kind)
+    sample, known = estimate.sample, estimate.information
+    scores = sample.mean(estimate.scores)
     if kind == "opg":
-        prior = estimate.target.prior_curvature(estimate.point) if estimate.target.estimator == "map" else None
-        return outer_product(estimate.information, estimate.scores, estimate.target.weights, prior)
+        return outer_product(known, scores, sample.weights, curvature_of_rest(estimate))
     clusters = None if cluster is None else clusters_of(estimate, cluster)
-    return sandwich(estimate.information, estimate.scores, estimate.target.weights, clusters, small_sample)
+    return sandwich(known, scores, sample.weights, clusters, estimate.n_obs if small_sample else None)
+
+
+def curvature_of_rest(estimate: Estimate) -> np.ndarray | None:
+    """Second derivatives of what the objective adds to the log-density of the data: priors and penalties."""
+    target, rest = estimate.target, estimate.sample.rest
+    if np.any(rest):
+        return target.with_weights(rest).derivatives(estimate.point)[2]
+    return target.prior_curvature(estimate.point) if target.estimator == "map" else None
 
 
 def check_units(estimate: Estimate, kind: str) -> None:
@@ -44,7 +55,12 @@ def check_units(estimate: Estimate, kind: str) -> None:
     ------
     ValueError
     """
-    count = np.count_nonzero(estimate.target.weights)
+    count = np.count_nonzero(estimate.sample.weights)
+    if count == 0:
+        raise ValueError(
+            f"kind={kind!r} needs independent units of data, and the model has none (its likelihood is a Potential of "
+            "one number). Use kind='observed', or write a Potential with an entry for each row."
+        )
     if count == 1:
         raise ValueError(
             f"kind={kind!r} needs several independent units; there is one (all observations share latents or a joint "
@@ -58,13 +74,40 @@ def check_units(estimate: Estimate, kind: str) -> None:
 
 
 def clusters_of(estimate: Estimate, cluster, argument: str = "cluster") -> np.ndarray:
-    """The cluster of every unit: labels by observation, the name of a dim, or of data that hold the labels."""
-    tables, name = estimate.target.tables, f"{argument} labels"
+    """The cluster of every independent unit: units that no observation has given a label are clusters of their own.
+
+    Raises
+    ------
+    ValueError
+        Labels that differ within an independent unit, or are of no use otherwise.
+    """
+    found, sample = labels_of(estimate, cluster, argument), estimate.sample
+    given = (sample.of >= 0) & ~np.isnan(found)
+    result = np.full(len(sample.weights), np.nan)
+    result[sample.of[given]] = found[given]
+    if not np.array_equal(result[sample.of[given]], found[given]):
+        raise ValueError(
+            f"{argument} labels differ between observations that form one independent unit (a known label and what it "
+            "explains); they need one."
+        )
+    alone = np.isnan(result)
+    result[alone] = np.nanmax(found, initial=-1.0) + 1.0 + np.arange(np.count_nonzero(alone))
+    return result.astype(int)
+
+
+def labels_of(estimate: Estimate, cluster, argument: str) -> np.ndarray:
+    """The label of every unit: given by observation, by the name of a dim, or of a ``pm.Data`` that holds them."""
+    tables, name, target = estimate.target.tables, f"{argument} labels", estimate.target
     if not isinstance(cluster, str):
-        return unit_labels(tables, np.asarray(cluster), name)
-    model = estimate.target.source
-    if cluster in model.named_vars:
-        return unit_labels(tables, np.asarray(model[cluster].eval()), name)
+        if isinstance(cluster, Mapping | Set) or np.ndim(as_labels(cluster)) == 0:
+            raise ValueError(
+                f"{argument}= takes labels over the observations (an array, a list, a column of a table), or the name "
+                f"of a dim or of a pm.Data, not {type(cluster).__name__}."
+            )
+        return unit_labels(tables, as_labels(cluster), name)
+    if cluster in {v.name for v in target.model.data_vars}:
+        held = target.content.values
+        return unit_labels(tables, held[cluster] if cluster in held else target.model[cluster].data, name)
     labels, known = {}, []
     for observed_name in tables.structure.observed:
         part = tables.structure.parts.get(observed_name)
@@ -76,11 +119,23 @@ def clusters_of(estimate: Estimate, cluster, argument: str = "cluster") -> np.nd
             index = np.arange(shape[axis]).reshape([-1 if d == axis else 1 for d in range(len(shape))])
             labels[observed_name] = np.broadcast_to(index, shape)
     if not labels:
+        drawn = (
+            " (it is a variable of the model, whose values are no labels)" if cluster in target.model.named_vars else ""
+        )
         raise ValueError(
             f"{argument}={cluster!r} is neither a dim of an observed variable (there are "
-            f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels. Pass labels, one an observation."
+            f"{', '.join(map(repr, dict.fromkeys(known)))}) nor a pm.Data with labels{drawn}. Pass labels, one an "
+            "observation."
         )
     return unit_labels(tables, labels, name)
+
+
+def as_labels(labels) -> np.ndarray:
+    """Labels as an array that keeps their types apart: 1 and "1" are different."""
+    array = np.asarray(labels)
+    if array.dtype.kind not in "US" or isinstance(labels, np.ndarray):
+        return array
+    return np.asarray(labels, dtype=object)
 
 
 def errors_of(estimate: Estimate, name: str, of: Covariance) -> np.ndarray:

@@ -33,7 +33,7 @@ class Draws:
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
         """``(chain, draw, ...)`` instead of one first axis."""
-        return values.reshape(self.chains, -1, *values.shape[1:])
+        return values.reshape(self.chains, len(values) // self.chains, *values.shape[1:])
 
     @property
     def coords(self) -> dict[str, np.ndarray]:

@@ -12,9 +12,11 @@ import numpy as np
 from pm_mlem.estimate.diagnosis import Diagnosis, diagnose
 from pm_mlem.estimate.labels import Labels, entry_names
 from pm_mlem.estimate.notes import no_maximum
+from pm_mlem.estimate.sample import Sample
 from pm_mlem.estimate.target import Target
 from pm_mlem.graph.tables.known_labels import independent_units
-from pm_mlem.graph.tables.units import UnitGroup, unit_groups
+from pm_mlem.graph.tables.observations import Observations, observations
+from pm_mlem.graph.tables.units import UnitGroup, unit_groups, units_of_elements
 from pm_mlem.inference.information import Information
 from pm_mlem.optimize.problem import Optimum, Status
 
@@ -32,6 +34,12 @@ class Estimate:
     target: Target
     optimum: Optimum
     _kept: dict[Callable, Any] = field(default_factory=dict, init=False)
+
+    def __reduce__(self):
+        raise TypeError(
+            "What is made of a fit holds compiled functions of its model, which cannot be pickled. Pickle the fit "
+            "itself (it is restored as an mlem.SavedFit), or what .to_datatree() makes of it."
+        )
 
     def kept[T](self, make: Callable[[Estimate], T]) -> T:
         """What a function makes of the estimate; called once."""
@@ -97,7 +105,8 @@ class Estimate:
         """p(y, z = k) at every observation, (states, elements); None where it is not a function of the observation."""
         tables = self.target.tables
         _, item = tables.structure.vector_of(latent)
-        if len(tables.structure.latents) != 1 or self.n_obs != item.n_elements:
+        units = units_of_elements(tables, self.independent)
+        if len(tables.structure.latents) != 1 or len(np.unique(units)) != item.n_elements:
             return None
         sites = {s.term: s for s in tables.sites}
         for i, density in enumerate(tables.densities):
@@ -119,11 +128,26 @@ class Estimate:
 
     @property
     def n_obs(self) -> float:
-        """Weighted number of independent units; where weights differ within a unit the largest counts."""
-        weights = np.zeros(1 + int(self.independent.max(initial=-1)))
-        np.maximum.at(weights, self.independent, self.target.weights)
-        total = float(np.sum(weights))
-        return int(total) if total == int(total) else total
+        """Weighted number of observations; NaN where the model has no data by rows."""
+        return as_count(self.observations.count(self.target.weights))
+
+    @property
+    def n_units(self) -> float:
+        """Weighted number of independent units that hold data."""
+        return as_count(float(np.sum(self.sample.weights)))
+
+    @cached_property
+    def observations(self) -> Observations:
+        """The rows of the data."""
+        return observations(self.target.tables)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The independent units that hold data."""
+        held = np.zeros(1 + int(self.independent.max(initial=-1)), dtype=bool)
+        held[self.independent[self.observations.holding]] = True
+        number = np.where(held, np.cumsum(held) - 1, -1)
+        return Sample(number[self.independent], self.target.weights)
 
     @cached_property
     def independent(self) -> np.ndarray:
@@ -132,8 +156,14 @@ class Estimate:
 
     @cached_property
     def independent_groups(self) -> tuple[UnitGroup, ...]:
-        """The independent units by what is observed of them."""
+        """The independent units by what is observed of them, penalties (Potentials that are no data) included."""
         return unit_groups(self.target.tables, self.independent)
+
+    @property
+    def data_groups(self) -> tuple[UnitGroup, ...]:
+        """The independent units that hold data, by what is observed of them."""
+        held = np.unique(self.independent[self.sample.of >= 0])
+        return tuple(g for g in self.independent_groups if np.all(np.isin(g.units, held)))
 
     @cached_property
     def labels(self) -> Labels:
@@ -223,3 +253,8 @@ class Estimate:
         array = self.labels.array(name, self.reported[name])
         position = int(np.ravel_multi_index(index, array.shape)) if index else 0
         return self.diagnosis.reason(name, entry_names(array)[position], position)
+
+
+def as_count(number: float) -> float:
+    """Whole numbers as integers."""
+    return int(number) if number == np.round(number) else number

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from pm_mlem.graph.roles import held
+from pm_mlem.graph.roles.axis_labels import axis_labels
+from pm_mlem.graph.roles.axis_labels import entry_names as names_of_entries
 from pm_mlem.graph.roles.structure import Latent
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.units import UnitGroup
@@ -38,7 +39,7 @@ class Labels:
 
     def coord(self, dim: str, length: int) -> np.ndarray:
         values = self.coords.get(dim)
-        return np.arange(length) if values is None or len(values) != length else np.asarray(values)
+        return np.arange(length) if values is None or len(values) != length else axis_labels(values)
 
     def array(self, name: str, values: np.ndarray, extra: Mapping[str, Sequence] | None = None) -> xr.DataArray:
         """One labelled array; ``extra`` names further dimensions at the end and their labels."""
@@ -89,4 +90,4 @@ def state_labels(latent: Latent, labels: Labels) -> np.ndarray:
 
 def entry_names(array: xr.DataArray) -> list[str]:
     """Names of the entries of a labelled array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``."""
-    return held.entry_names(str(array.name), [array.coords[d].values for d in array.dims])
+    return names_of_entries(str(array.name), [array.coords[d].values for d in array.dims])

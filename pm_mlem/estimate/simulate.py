@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pymc as pm
 from pymc.pytensorf import find_rng_nodes
-from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
 from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.densities import unscaled
 from pm_mlem.graph.roles.structure import PLAIN
 

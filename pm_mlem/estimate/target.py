@@ -15,6 +15,7 @@ import pymc as pm
 from pm_mlem.estimate.names import Names
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.dims import plain
+from pm_mlem.graph.roles.rebuild import LOCK
 from pm_mlem.graph.roles.snapshot import Snapshot, copy_with, snapshot
 from pm_mlem.graph.roles.structure import ModelStructure
 from pm_mlem.graph.tables.model_tables import ModelTables
@@ -358,8 +359,9 @@ def target_of(
     restraint: Any = None,
 ) -> Target:
     """A model read under an estimator, with its own data and the user's observation weights."""
-    content = snapshot(model)
-    engine = engine_for(model, estimator, choices, backend=backend, restraint=restraint)
+    with LOCK:  # no other thread may build anything of the same graphs meanwhile
+        content = snapshot(model)
+        engine = engine_for(model, estimator, choices, backend=backend, restraint=restraint)
     return Target(model, engine, unit_weights(engine.objective.tables, weights), engine.data, content)
 
 

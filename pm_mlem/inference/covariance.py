@@ -77,7 +77,7 @@ def sandwich(
     scores: np.ndarray,
     weights: np.ndarray,
     clusters: np.ndarray | None = None,
-    small_sample: bool = False,
+    n_obs: float | None = None,
 ) -> Covariance:
     """The sandwich ``H^-1 S H^-1`` of curvature and variability of the scores (Huber 1967; White 1982).
 
@@ -87,12 +87,12 @@ def sandwich(
     scores : (units, p)
     weights : (units,) how often each unit counts; those of 0 take no part
     clusters : (units,) labels; scores are added up within clusters, which are independent of each other
-    small_sample : multiply by ``n / (n - p)``, or ``G / (G - 1) * (n - 1) / (n - p)`` for G clusters
+    n_obs : number n of observations: multiply by ``n / (n - p)``, or ``G / (G - 1) * (n - 1) / (n - p)`` for G clusters
 
     Raises
     ------
     ValueError
-        A single cluster, or no more units than parameters where the factor asks for more.
+        A single cluster, or no more observations than parameters where the factor asks for more.
     """
     if clusters is not None:
         used = weights != 0
@@ -107,18 +107,17 @@ def sandwich(
     else:
         groups = None
         meat = variability(scores @ information.root, weights)
-    meat *= factor(weights, scores.shape[1], groups, small_sample)
+    meat *= 1.0 if n_obs is None else factor(n_obs, scores.shape[1], groups)
     values, vectors = np.linalg.eigh(0.5 * (meat + meat.T))
     return covariance_of(information, information.root @ vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
-def factor(weights: np.ndarray, p: int, groups: int | None, small_sample: bool) -> float:
+def factor(n: float, p: int, groups: int | None) -> float:
     """What a sandwich is multiplied with in small samples."""
-    if not small_sample:
-        return 1.0
-    n = float(np.sum(weights))
     if n <= p:
-        raise ValueError(f"small_sample=True needs more units than parameters; there are {n:g} units and {p}.")
+        raise ValueError(
+            f"small_sample=True needs more observations than parameters; there are {n:g} observations and {p}."
+        )
     return n / (n - p) if groups is None else groups / (groups - 1) * (n - 1) / (n - p)
 
 

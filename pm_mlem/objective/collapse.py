@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pm_mlem.graph.roles.axis_labels import texts
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.objective.watches import Inspector, Reading, Watch, components
 
@@ -183,7 +184,7 @@ class Guard:
         latent = structure.latents[structure.vectors[vector].latents[0]]
         labels = None if latent.states_dim is None else structure.coords.get(latent.states_dim)
         known = labels is not None and len(labels) == latent.states and not latent.joined
-        return repr(str(labels[position])) if known else str(latent.lower + position)
+        return repr(texts(labels)[position]) if known else str(latent.lower + position)
 
     def name(self, vector: int, position: int) -> str:
         return f"state {self.state(vector, position)} of '{self.vector(vector)}'"

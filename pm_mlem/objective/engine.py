@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 import pymc as pm
-from pytensor import function
-from pytensor.compile.sharedvalue import SharedVariable
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.read import PLAINLY, read
 from pm_mlem.graph.roles.choices import Choices
-from pm_mlem.graph.roles.snapshot import LOCK, digest
+from pm_mlem.graph.roles.rebuild import LOCK
+from pm_mlem.graph.roles.snapshot import constants, digest, snapshot
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.counts import NEGLIGIBLE, Bounds, bounds_of, counts, edges, growth, tails
@@ -60,8 +60,6 @@ class Engine:
     """The M-step, where scales are held; otherwise it is found when it is needed."""
     verified: set[str] = field(default_factory=set)
     """The compiled functions that were checked."""
-    contents: tuple = ()
-    """Digests of the model's data when it was read, see :func:`contents`."""
 
     @property
     def estimator(self) -> Estimator:
@@ -178,7 +176,7 @@ def engine_for(
     backend: Backend = "jax",
     restraint: Restraint | None = None,
 ) -> Engine:
-    """The engine of a model, built at the first call and whenever the model or its data have changed."""
+    """The engine of a model, built at the first call and whenever the model or what it holds have changed."""
     choices = replace(choices, with_prior=estimator == "map")
     key = (choices, backend, restraint, fingerprint(model))
     with LOCK:
@@ -197,12 +195,12 @@ def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backen
         check_informed(tables)
     if estimator == "map":
         check_held(tables)
-    data, now = data_of(tables), contents(model)
+    data = data_of(tables)
     try:
-        return Engine(build_objective(tables, estimator, backend), data, choices, backend, contents=now)
+        return Engine(build_objective(tables, estimator, backend), data, choices, backend)
     except NotLowered as error:
         note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), data, choices, backend, note=note, contents=now)
+        return Engine(build_objective(tables, estimator, "numba"), data, choices, backend, note=note)
 
 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:
@@ -238,20 +236,21 @@ def check_held(tables: ModelTables) -> None:
 
 
 def fingerprint(model: pm.Model) -> tuple:
-    """Changes when variables are added, data are set, or initial values change."""
+    """Everything that functions of a model depend on.
+
+    Its variables, transforms and dims, initial values, what its shared variables hold, labels, and the arrays in its
+    graphs.
+    """
     variables = [*model.basic_RVs, *model.potentials, *model.deterministics]
     transforms = [model.rvs_to_transforms.get(rv) for rv in model.free_RVs]
+    values = [model.rvs_to_values.get(rv) for rv in model.observed_RVs]
     starts = [model.rvs_to_initial_values.get(rv) for rv in model.free_RVs]
-    lengths = [v.get_value(borrow=True) for v in model.dim_lengths.values() if isinstance(v, SharedVariable)]
     return (
         tuple(map(id, variables)),
         tuple(map(id, transforms)),
+        tuple(map(id, values)),
         tuple(digest(s) if isinstance(s, np.ndarray | list | float | int) else s for s in starts),
-        contents(model),
-        tuple(map(digest, lengths)),
+        tuple((name, tuple(dims)) for name, dims in model.named_vars_to_dims.items()),
+        snapshot(model),
+        constants(model),
     )
-
-
-def contents(model: pm.Model) -> tuple:
-    """Digests of the values of all ``pm.Data``; they change with ``pm.set_data``."""
-    return tuple(digest(v.get_value(borrow=True)) for v in model.data_vars if isinstance(v, SharedVariable))

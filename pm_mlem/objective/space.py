@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
-from pytensor import function
 from pytensor.graph.basic import Variable
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN, ModelStructure, Parameter
 from pm_mlem.graph.roles.transforms import constraining, initial_point, unconstraining
 from pm_mlem.graph.tables.model_tables import ModelTables

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pytensor import function
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Lifted
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.densities import log_density, unscaled
 from pm_mlem.graph.roles.structure import PLAIN, ModelStructure
 from pm_mlem.graph.tables.model_tables import DensityTerm, ModelTables

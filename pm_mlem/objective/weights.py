@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.tables.missing import missing_units
 from pm_mlem.graph.tables.model_tables import ModelTables
 
 
@@ -35,7 +36,7 @@ def unit_weights(tables: ModelTables, weights) -> np.ndarray:
 
 
 def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
-    """One label for every unit, an integer; units that no observation has given a label get their own.
+    """One label for every unit, a number; NaN for units that no observation has given one.
 
     Parameters
     ----------
@@ -48,23 +49,23 @@ def unit_labels(tables: ModelTables, labels, argument: str) -> np.ndarray:
     ValueError
         Wrong shapes, missing labels, or different labels within one unit.
     """
-    from pandas import isnull
+    from pandas import factorize, isnull
 
     given = {None: labels} if not isinstance(labels, Mapping) else labels
     flat = np.concatenate([np.ravel(np.asarray(a)) for a in given.values()])
     if np.any(isnull(flat)):
         raise ValueError(f"{argument}: there are missing labels (NaN or None).")
-    _, codes = np.unique(flat, return_inverse=True)
+    try:
+        codes = factorize(flat)[0]
+    except TypeError as error:
+        raise ValueError(f"{argument}: labels must be numbers, strings or dates ({error}).") from None
     ends = np.cumsum([np.size(a) for a in given.values()])[:-1]
     numbers = {
         name: part.astype(float).reshape(np.shape(a))
         for (name, a), part in zip(given.items(), np.split(codes.ravel(), ends), strict=True)
     }
     chosen = numbers if isinstance(labels, Mapping) else numbers[None]
-    result = by_unit(tables, by_variable(tables, chosen, argument), argument)
-    alone = np.isnan(result)
-    result[alone] = len(flat) + np.arange(np.count_nonzero(alone))
-    return result.astype(int)
+    return by_unit(tables, by_variable(tables, chosen, argument), argument)
 
 
 def by_unit(tables: ModelTables, given: Mapping[str, np.ndarray], argument: str) -> np.ndarray:
@@ -79,6 +80,13 @@ def by_unit(tables: ModelTables, given: Mapping[str, np.ndarray], argument: str)
                 rows = (factor.entries >= start) & (factor.entries < start + math.prod(shape))
                 values = flat[factor.entries[rows, None] - start + factor.summed]
                 assign(result, np.repeat(units[rows], len(factor.summed)), values.ravel(), name, argument)
+    for name, array in given.items():
+        part = tables.structure.parts.get(name)
+        if part is not None and array.shape == part.shape[: array.ndim]:
+            every = along(array, part.draws(core_ndim(tables, name))[0])
+            for position, units in missing_units(tables, name):  # what is known of a unit goes first
+                unknown = np.isnan(result[units])
+                assign(result, units[unknown], every[position[unknown]], name, argument)
     return result
 
 
@@ -126,6 +134,12 @@ def by_variable(tables: ModelTables, weights, argument: str) -> Mapping[str, np.
     return {name: array for name in fitting}
 
 
+def core_ndim(tables: ModelTables, name: str) -> int:
+    """How many axes a draw of an observed variable has."""
+    term = next(d.term for d in tables.densities if name in d.term.members)
+    return 0 if term.rv is None else getattr(term.rv.owner.op, "ndim_supp", 0)
+
+
 def shape_of(tables: ModelTables, name: str) -> tuple[int, ...]:
     """The shape of an observed variable."""
     return next(d.part_of(name)[1] for d in tables.densities if name in d.term.members)
@@ -137,7 +151,9 @@ def expand(name: str, array: np.ndarray, tables: ModelTables, argument: str) -> 
     if not np.all(np.isfinite(array)) or np.any(array < 0):
         raise ValueError(f"{argument} of '{name}' must be finite and not negative.")
     if part is not None and array.shape == part.shape[: array.ndim]:
-        return along(array, part.shape)[part.positions]
+        whole, positions = part.draws(core_ndim(tables, name))
+        if array.ndim <= len(whole):
+            return along(array, whole)[positions]
     if array.shape != shape[: array.ndim]:
         raise ValueError(f"{argument} of '{name}' have shape {array.shape}, the observations {shape}.")
     return along(array, shape)

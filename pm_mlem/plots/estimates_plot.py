@@ -23,6 +23,7 @@ from pm_mlem.plots.canvas import (
     select,
 )
 from pm_mlem.results.reported import is_fit, knows_model
+from pm_mlem.results.state_order import in_one_order
 from pm_mlem.results.statistics import as_mapping, datasets
 
 ELEMENTS = ("twig", "trunk", "point", "reference", "title", "legend")
@@ -43,6 +44,7 @@ def plot_estimates(
     kind: str | Mapping[str, str] = "wald",
     bootstrap: Any = None,
     reference: Mapping[str, Any] | None = None,
+    align: bool = True,
     col_wrap: int = 3,
     plot_collection: azp.PlotCollection | None = None,
     backend: str | None = None,
@@ -73,6 +75,8 @@ def plot_estimates(
         For ``kind="bootstrap"``: a bootstrap of the fit, or of each by name of the method. Default: one made for it.
     reference : dict, optional
         Values to compare with (the truth of a simulation, say), ``{variable: number or array}``.
+    align : bool
+        Bring the states of discrete latents into the order of the first fit, as :func:`pm_mlem.compare` does.
     col_wrap : int
         Panels in a row.
     plot_collection : PlotCollection, optional
@@ -99,6 +103,10 @@ def plot_estimates(
     results = as_mapping(results if isinstance(results, Mapping) and not isinstance(results, xr.DataTree)
                          else {"fit" if is_fit(results) else "draws": results})  # fmt: skip
     check_elements(ELEMENTS, visuals, aes_by_visuals)
+    if align:
+        ordered, _ = in_one_order(results)
+        check_bootstraps(results, ordered, bootstrap)
+        results = ordered
     names = chosen_names(results, level, var_names, filter_vars)
     point = select(stack({k: datasets(k, v, level, names)[0] for k, v in results.items()}), coords=coords)
     twig, trunk = (
@@ -133,12 +141,24 @@ def chosen_names(results: Mapping[str, Any], level: float, var_names, filter_var
         names = [var_names] if isinstance(var_names, str) else list(var_names)
         if not any(n.startswith("~") for n in names):
             return names
-    found = [list(map(str, datasets(name, item, level)[0].data_vars)) for name, item in results.items()]
+    points = [datasets(name, item, level)[0] for name, item in results.items()]
+    found = [[str(n) for n, a in point.data_vars.items() if a.size] for point in points]
     names = [n for n in found[0] if all(n in other for other in found)]
     if not names:
         have = "; ".join(f"'{k}' has {', '.join(map(repr, v))}" for k, v in zip(results, found, strict=True))
         raise ValueError(f"The results have no variable in common: {have}.")
     return list(map(str, select(xr.Dataset({n: 0.0 for n in names}), var_names, filter_vars, owner="All").data_vars))
+
+
+def check_bootstraps(results: Mapping[str, Any], ordered: Mapping[str, Any], bootstrap) -> None:
+    """Refuse bootstraps of fits whose states were renamed."""
+    given = bootstrap if isinstance(bootstrap, Mapping) else dict.fromkeys(results, bootstrap)
+    for name, item in results.items():
+        if given.get(name) is not None and is_fit(item) and ordered[name] is not item:
+            raise ValueError(
+                f"The states of '{name}' were renamed to those of another fit, but not those of its bootstrap: use "
+                "align=False, or leave out bootstrap=."
+            )
 
 
 def bounds(name: str, item: Any, level: float, names: Sequence[str], kind, bootstrap) -> xr.Dataset:

@@ -23,7 +23,9 @@ from pm_mlem.plots.canvas import (
     points_xy,
     select,
 )
-from pm_mlem.results.reported import knows_model
+from pm_mlem.results.bootstrap import Bootstrap
+from pm_mlem.results.reported import is_fit, knows_model
+from pm_mlem.results.state_order import in_one_order
 from pm_mlem.results.statistics import as_mapping, datasets
 
 ELEMENTS = ("draws", "point", "ellipse", "xlabel", "ylabel", "legend")
@@ -40,6 +42,7 @@ def plot_pair_estimates(
     pairs: Sequence[tuple[str, str]] | None = None,
     level: float = 0.95,
     most_draws: int = 500,
+    align: bool = True,
     col_wrap: int = 3,
     plot_collection: azp.PlotCollection | None = None,
     backend: str | None = None,
@@ -66,6 +69,8 @@ def plot_pair_estimates(
         What the ellipse holds: values that a joint Wald test of both parameters would not reject.
     most_draws : int
         Draws of each result that are drawn, evenly spaced.
+    align : bool
+        Bring the states of discrete latents into the order of the first fit, as :func:`pm_mlem.compare` does.
     col_wrap : int
         Panels in a row.
     plot_collection : PlotCollection, optional
@@ -96,7 +101,9 @@ def plot_pair_estimates(
     results = as_mapping(results)
     check_level(level)
     check_elements(ELEMENTS, visuals, aes_by_visuals)
-    parts = {name: part_of(name, item, most_draws) for name, item in results.items()}
+    results = {name: as_draws(name, item) for name, item in results.items()}
+    results = in_one_order(results)[0] if align else results
+    parts = {name: part_of(item, most_draws) for name, item in results.items()}
     known = parts_in_common(parts, var_names, filter_vars, coords)
     wanted = chosen_pairs(known, pairs, var_names is None and coords is None)
     own = {f"{a}, {b}": [clouds(p, a, b, level) for p in parts.values()] for a, b in wanted}
@@ -133,18 +140,23 @@ def stacked(clouds: Mapping[str, Sequence[np.ndarray]], dim: str, models: list[s
     return xr.Dataset(result)
 
 
-def part_of(name: str, item: Any, most_draws: int) -> dict[str, Any]:
-    """What is drawn of one result: point and covariance of a fit, draws of others; by entry."""
-    from pm_mlem.results.bootstrap import Bootstrap
+def as_draws(name: str, item: Any) -> Any:
+    """A fit that knows its model as it is, others as draws."""
+    if knows_model(item):
+        return item
+    tree = item.to_datatree() if isinstance(item, Bootstrap) or is_fit(item) else item
+    datasets(name, tree, 0.5)  # refuses what is neither
+    return tree
 
+
+def part_of(item: Any, most_draws: int) -> dict[str, Any]:
+    """What is drawn of one result: point and covariance of a fit, draws of others; by entry."""
     if knows_model(item):
         covariance = item.covariance()
         names = [n for n in item._estimate.target.space.names]
         values = {e: float(v) for n in names for e, v in entries(item.estimates[n])}
         return {"data": item.estimates[names], "point": values, "covariance": covariance}
-    tree = item.to_datatree() if isinstance(item, Bootstrap) else item
-    datasets(name, tree, 0.5)  # refuses what is neither
-    stacked = tree["posterior"].to_dataset().stack(sample=["chain", "draw"])
+    stacked = item["posterior"].to_dataset().stack(sample=["chain", "draw"])
     some = np.unique(np.linspace(0, stacked.sizes["sample"] - 1, most_draws).astype(int))
     few = stacked.isel(sample=some).drop_vars(["sample", "chain", "draw"])
     return {"data": few.isel(sample=0), "draws": few}

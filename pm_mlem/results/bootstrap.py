@@ -15,7 +15,6 @@ from pm_mlem.estimate.covariance import clusters_of
 from pm_mlem.estimate.draws import Draws, values_at
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.refits import Replicate, resampled, simulated
-from pm_mlem.graph.tables.units import unit_groups
 from pm_mlem.inference.covariance import Covariance, observed, unidentified
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.resampling import (
@@ -253,9 +252,9 @@ class Bootstrap:
     @cached_property
     def _influence(self) -> tuple[np.ndarray, np.ndarray]:
         """Influence of each unit (cluster) on the unconstrained estimates, and how often each counts."""
-        estimate, weights = self._estimate, self._estimate.target.weights
-        used = weights > 0
-        scores, weights = estimate.scores[used], weights[used]
+        estimate, sample = self._estimate, self._estimate.sample
+        used = sample.weights > 0
+        scores, weights = sample.mean(estimate.scores)[used], sample.weights[used]
         if self._clusters is not None:
             members, count = grouped(np.ones(len(weights)), self._clusters[used])
             sums = np.zeros((count, scores.shape[1]))
@@ -277,10 +276,11 @@ def bootstrap(fit: Reported, n: int, kind: str, random_seed: int | None, unit, p
         check_plain_weights(estimate)
         replicates = simulated(estimate, rngs)
     else:
-        weights = weights_of_data(estimate)
-        check_several(weights, clusters)
+        sample = estimate.sample
+        check_several(sample.weights, clusters)
         make = case_weights if kind == "case" else bayesian_weights
-        replicates = resampled(estimate, make(weights, clusters), rngs)
+        draw = make(sample.weights, clusters)
+        replicates = resampled(estimate, lambda rng: sample.spread(draw(rng)), rngs)
     found = []
     with progress(f"{kind} bootstrap", enabled=progressbar) as observe:
         for i, replicate in enumerate(replicates):
@@ -339,15 +339,6 @@ def check_several(weights: np.ndarray, clusters: np.ndarray | None) -> None:
             "The data are a single independent unit (observations that share a latent are one), so nothing can be "
             "resampled; use kind='parametric'."
         )
-
-
-def weights_of_data(estimate: Estimate) -> np.ndarray:
-    """The weights of the units, 0 for latents that belong to no data."""
-    own = estimate.target.weights
-    weights = np.zeros(len(own))
-    for group in unit_groups(estimate.target.tables):
-        weights[group.units] = own[group.units]
-    return weights
 
 
 def in_order(estimate: Estimate, points: np.ndarray) -> tuple[np.ndarray, Alignment]:

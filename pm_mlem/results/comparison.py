@@ -31,7 +31,7 @@ class Criteria:
     Attributes
     ----------
     fits : pandas.DataFrame
-        By method: ``log_likelihood``, ``n_params``, ``n_obs`` (independent units), ``aic``, ``bic``, ``icl``,
+        By method: ``log_likelihood``, ``n_params``, ``n_obs`` (observations), ``aic``, ``bic``, ``icl``,
         ``seconds``.
     draws : pandas.DataFrame
         By method (and observed variable, where there are several): ``elpd_loo``, ``se``, ``p_loo``, ``n``, ``high_k``

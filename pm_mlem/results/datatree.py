@@ -26,8 +26,8 @@ LEVELS = (0.5, 0.8, 0.89, 0.9, 0.94, 0.95, 0.99)
 MOST_NUMBERS = 20_000_000
 """Draws times entries of a log-density above which the log-likelihood at the draws is written only on request."""
 NUMBERS = (
-    "log_likelihood", "log_prior", "log_posterior", "n_params", "n_obs", "aic", "aicc", "bic", "icl", "entropy",
-    "seconds", "iterations",
+    "log_likelihood", "log_prior", "log_posterior", "n_params", "n_obs", "n_units", "aic", "aicc", "bic", "icl",
+    "entropy", "seconds", "iterations",
 )  # fmt: skip
 """Attributes of the fit that are attributes of the tree."""
 
@@ -144,7 +144,7 @@ def likelihood_groups(estimate: Estimate, draws: Draws) -> dict[str, xr.Dataset]
     np.add.at(joined, independent, units.T)
     counted = np.bincount(independent, target.weights) > 0
     arrays = {}
-    for group in estimate.independent_groups:
+    for group in estimate.data_groups:
         one, used = estimate.labels.units(group, np.zeros(group.units.shape)), counted[group.units]
         if np.all(used):
             arrays[group.name] = with_samples(draws, one, joined.T[:, group.units])

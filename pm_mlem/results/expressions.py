@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pm_mlem.estimate.labels import entry_names
+from pm_mlem.graph.roles.axis_labels import several
 
 Hypotheses = str | Mapping[str, float] | Sequence
 STEP = 1e-30
@@ -71,7 +72,7 @@ class Expressions:
 
     def unknown(self, text: str) -> str:
         close = difflib.get_close_matches(text, self.known, n=1)
-        guess = f" Did you mean '{close[0]}'?" if close else ""
+        guess = several(text, list(self.known)) or (f" Did you mean '{close[0]}'?" if close else "")
         listed = ", ".join(list(self.known)[:6]) + (", ..." if len(self.known) > 6 else "")
         return f"'{text}' is not an expression in the names of the estimates.{guess} These are {listed}."
 

@@ -22,6 +22,7 @@ from pm_mlem.results.laplace import laplace
 from pm_mlem.results.posterior_predictive import sample_posterior_predictive
 from pm_mlem.results.profiles import profile_curves
 from pm_mlem.results.reported import listed
+from pm_mlem.results.saved import from_datatree
 from pm_mlem.results.summary import Shown, latents_line, summary_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Fit(Shown):
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 
     Made by :func:`pm_mlem.fit`. Estimates are in the user's (constrained) space; xarray objects carry the
-    model's dims and coords.
+    model's dims and coords. A fit that is pickled, or comes back from another process, is restored as a
+    :class:`pm_mlem.SavedFit`, which reports the same and has no model: a pickle holds what :meth:`to_datatree` writes.
 
     Attributes
     ----------
@@ -55,6 +57,16 @@ class Fit(Shown):
     seconds: float
     _estimate: Estimate
     _runs: tuple[Mapping[str, Any], ...]
+
+    def __reduce__(self):
+        """Pickled as its tree: what comes back, in another process say, is a :class:`pm_mlem.SavedFit`."""
+        return from_datatree, (self.to_datatree(random_seed=0),)
+
+    def __copy__(self) -> Fit:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Fit:
+        return self  # nothing in it changes
 
     # --- how it went ---------------------------------------------------------------------------------------
 
@@ -142,7 +154,7 @@ class Fit(Shown):
         """Log-likelihood of every independent unit at the estimates, latents summed out.
 
         One variable for each observed variable, with the dims of its rows (or of the rows that share their latents);
-        observed variables that share latents or known labels (see ``n_obs``) are one, ``a+b``, and Potentials with
+        observed variables that share latents or known labels (see ``n_units``) are one, ``a+b``, and Potentials with
         nothing observed go by their name. Observation weights are applied, so that all entries add up to
         ``log_likelihood``.
         """
@@ -169,15 +181,33 @@ class Fit(Shown):
 
     @property
     def n_obs(self) -> float:
-        """Independent units of the data; the sum of their weights. This is the n of ``aicc`` and ``bic``.
+        """Observations: rows of the data, or the sum of their weights. This is the n of ``aicc``, ``bic`` and ``icl``.
 
-        An observation is a unit; observations that share a latent are one together. A label that is known (an observed
-        Categorical or Bernoulli variable) and the observations that depend on it are one unit, too, so that the number
-        is the same whichever labels are known: in a mixture that of the rows, with chains that of the sequences. An
-        observed Markov chain without observations that depend on its states has a unit for each step. Where weights
-        differ within a unit (a dictionary that names the observations but not the labels, say) the largest counts.
+        A row is an entry of an observed variable, or a draw of a distribution of vectors. A series has a row for each
+        of its times, whether its states are one chain or variables of a loop; so has an observed Markov chain, random
+        walk or autoregression. Observations of one latent element are columns of one row, in an array (the items of a
+        latent class) and in several variables; a known label and what it explains are one row, too. In data in long
+        format, where ``z[group]`` is read by many rows, each of them counts. The entries of a variable that is a single
+        vector (a Gaussian process, a table of counts) count one by one.
+
+        Missing entries and Potentials that are penalties do not count: those that are one number and read no latent, or
+        depend on parameters alone. Where weights differ within a row (a dictionary that names the observations but not
+        the labels, say) the largest counts. NaN where nothing is observed and the likelihood is a Potential of one
+        number. See the guide on testing for what other packages count.
         """
         return self._estimate.n_obs
+
+    @property
+    def n_units(self) -> float:
+        """Independent units of the data, or the sum of their weights: what sandwich, bootstrap and LOO take one by one.
+
+        Observations that share latents are one unit together: in a mixture a unit is a row, with chains a sequence. A
+        label that is known (an observed Categorical or Bernoulli variable, or a discrete chain) and what it explains
+        are one, too, so that the number is the same whichever labels are known. An observed loop of states without
+        observations that depend on them has a unit for each step. Latents that no data depend on and Potentials that
+        are penalties are none.
+        """
+        return self._estimate.n_units
 
     @cached_property
     def entropy(self) -> float:
@@ -225,7 +255,8 @@ class Fit(Shown):
             observations or their leading axes, or the name of a dim or of a ``pm.Data`` that holds them. Units whose
             observations share a latent belong to one cluster.
         small_sample : bool
-            Multiply the sandwich by ``n / (n - p)`` (HC1), with G clusters by ``G / (G - 1) * (n - 1) / (n - p)``.
+            Multiply the sandwich by ``n / (n - p)`` (HC1), with G clusters by ``G / (G - 1) * (n - 1) / (n - p)``;
+            n is ``n_obs``.
         bootstrap : Bootstrap, optional
             For "bootstrap": made before by :meth:`bootstrap`. Default: a case bootstrap of 1000 replicates with
             ``random_seed=0``, made once and kept.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pm_mlem.estimate.covariance import clusters_of, spread
+from pm_mlem.estimate.covariance import clusters_of, curvature_of_rest, spread
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.graph.roles.held import as_array
 from pm_mlem.inference.covariance import delta_covariance, variability
@@ -65,8 +66,9 @@ def check_maximum(estimate: Estimate, test: str) -> None:
 def singular(estimate: Estimate, kind: str, cluster, equations: int) -> str:
     """Why equations have no joint covariance."""
     if kind == "sandwich":
-        labels = np.arange(len(estimate.target.weights)) if cluster is None else clusters_of(estimate, cluster)
-        count = len(np.unique(labels[estimate.target.weights != 0]))
+        weights = estimate.sample.weights
+        labels = np.arange(len(weights)) if cluster is None else clusters_of(estimate, cluster)
+        count = len(np.unique(labels[weights != 0]))
         if count <= equations:
             which = "clusters" if cluster is not None else "independent units"
             return f"{equations} equations need more {which} than that; there are {count}. Test fewer at once."
@@ -96,7 +98,10 @@ def score_test(estimate: Estimate, release: Sequence[str] | None, kind: str) -> 
     if kind == "observed":
         information = -0.5 * (hessian + hessian.T)
     else:
-        information = variability(larger.scores(point), larger.weights)
+        wider = replace(estimate, target=larger, optimum=replace(estimate.optimum, point=point))
+        rest = curvature_of_rest(wider)
+        information = variability(wider.sample.mean(wider.scores), wider.sample.weights)
+        information = information if rest is None else information - rest
     try:
         statistic = quadratic_form(gradient, information)
     except ValueError:
@@ -147,7 +152,8 @@ def information_matrix_test(estimate: Estimate, elements: str) -> HypothesisTest
     objective, p = estimate.target.objective, free.shape[1]
     if not p:
         raise ValueError("The information-matrix test needs free parameters that are inside the parameter space.")
-    used = estimate.target.weights != 0
+    sample = estimate.sample
+    used = sample.weights != 0
     count, compared = np.count_nonzero(used), p if elements == "diagonal" else p * (p + 1) // 2
     if count <= p + compared:
         hint = "" if elements == "diagonal" else "; compare fewer with elements='diagonal'"
@@ -161,9 +167,9 @@ def information_matrix_test(estimate: Estimate, elements: str) -> HypothesisTest
         raise ValueError("There are too many units and parameters for second derivatives by unit.")
     hessians = estimate.target.score_slopes(estimate.point)
     statistic, df = information_matrix_statistic(
-        estimate.scores[used] @ free,
-        free.T @ hessians[used] @ free,
-        estimate.target.weights[used],
+        sample.mean(estimate.scores)[used] @ free,
+        free.T @ sample.mean(hessians)[used] @ free,
+        sample.weights[used],
         elements == "diagonal",
     )
     if not df:

@@ -12,14 +12,15 @@ from pm_mlem.estimate.labels import entry_names
 
 def influence(estimate: Estimate) -> xr.Dataset:
     """See :meth:`pm_mlem.Fit.influence`."""
-    weights, p = estimate.target.weights, estimate.n_params
-    joined, known, groups = estimate.independent, weights != 0, estimate.independent_groups
+    sample, p, groups = estimate.sample, estimate.n_params, estimate.data_groups
     if not p:
         raise ValueError("The fit has no free parameters, so nothing has an influence on them.")
-    if len(np.unique(joined[known])) < 2:
+    if np.count_nonzero(sample.weights) < 2:
         raise ValueError("There is only one independent unit: without it nothing can be estimated.")
-    scores = np.zeros((1 + joined.max(), p))
-    np.add.at(scores, joined[known], weights[known, None] * estimate.scores[known])
+    scores = np.zeros((1 + int(estimate.independent.max()), p))
+    scores[estimate.independent[sample.of >= 0]] = (sample.weights[:, None] * sample.mean(estimate.scores))[
+        sample.of[sample.of >= 0]
+    ]
     of = spread(estimate)
     rank = p - of.null.shape[1] - of.held.shape[1]
     moved = scores @ of.matrix  # (units, p), unconstrained

@@ -20,10 +20,11 @@ def check_pair(null: Estimate, alternative: Estimate) -> None:
     for estimate in (null, alternative):
         if estimate.target.estimator != "mle":
             raise ValueError("A likelihood-ratio test compares maximum-likelihood fits; fit with estimator='mle'.")
-    if null.target.model is alternative.target.model and null.target.content != alternative.target.content:
+    one, other = null.target, alternative.target
+    if one.model is other.model and one.content.digests != other.content.digests:
         raise ValueError(
-            "The data of the model were replaced (pm.set_data) between the fits; a likelihood-ratio test needs the "
-            "same. Fit both again."
+            "The data of the model were replaced (pm.set_data, set_value) between the fits; a likelihood-ratio test "
+            "needs the same. Fit both again."
         )
     check_same_observations(null, alternative, "the fits")
     if not same_weights(null.target.weights, alternative.target.weights):

@@ -10,12 +10,12 @@ import numpy as np
 import pytensor.tensor as pt
 import xarray as xr
 from pymc.pytensorf import find_rng_nodes
-from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
 from pm_mlem.estimate.estimate import Estimate
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.tables.counts import edges
 from pm_mlem.results.datatree import data_groups
@@ -159,7 +159,7 @@ def log_likelihood(estimate: Estimate, units: np.ndarray, chains: int) -> xr.Dat
     """Log-likelihoods (draws, units) by independent unit, as in ``Fit.pointwise_log_likelihood``."""
     joined = estimate.independent
     summed = np.stack([np.bincount(joined, row) for row in units])
-    groups = estimate.independent_groups
+    groups = estimate.data_groups  # a penalty cannot be left out by cross-validation
     arrays = {}
     for group in groups:
         own = summed[:, group.units]
@@ -182,7 +182,7 @@ def in_model_order(estimate: Estimate, names: Sequence[str]) -> list[str]:
 def flattened(array: xr.DataArray) -> np.ndarray:
     """Draws of all chains along the first axis."""
     array = array.transpose("chain", "draw", ...)
-    return np.asarray(array).reshape(-1, *array.shape[2:])
+    return np.asarray(array).reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
 def data_of(estimate: Estimate) -> dict[str, xr.Dataset]:

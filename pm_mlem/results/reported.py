@@ -37,6 +37,7 @@ class Reported(ABC):
     entropy: float
     n_params: int
     n_obs: float
+    n_units: float
     estimates: xr.Dataset
     latent_probabilities: xr.Dataset
     _estimate: Estimate | None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import xarray as xr
 
+from pm_mlem.estimate.estimate import as_count
 from pm_mlem.estimate.labels import unknown
 from pm_mlem.inference.intervals import check_level
 from pm_mlem.optimize.problem import Status
@@ -41,6 +43,9 @@ class SavedFit(Shown):
     """
 
     _tree: xr.DataTree
+
+    def __reduce__(self):
+        return from_datatree, (self._tree,)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in NEEDS_MODEL:
@@ -144,8 +149,13 @@ class SavedFit(Shown):
 
     @property
     def n_obs(self) -> float:
-        """Independent units of the data."""
-        return self._tree.attrs["n_obs"]
+        """Observations, as :attr:`pm_mlem.Fit.n_obs`."""
+        return as_count(float(self._tree.attrs["n_obs"]))
+
+    @property
+    def n_units(self) -> float:
+        """Independent units of the data, as :attr:`pm_mlem.Fit.n_units`."""
+        return as_count(float(self._tree.attrs["n_units"]))
 
     @property
     def entropy(self) -> float:
@@ -333,7 +343,8 @@ def from_datatree(tree: xr.DataTree) -> SavedFit:
     TypeError
         Something that is no DataTree.
     ValueError
-        A tree that holds no fit: posterior draws, say.
+        A tree that holds no fit (posterior draws, say), or only parts of one: the message names what is missing or
+        cannot be read.
 
     Examples
     --------
@@ -363,9 +374,57 @@ def from_datatree(tree: xr.DataTree) -> SavedFit:
             f"The tree holds no fit (it has no group '{missing[0]}'): it is only a part of one that "
             "pm_mlem.Fit.to_datatree() wrote, or comes from Bootstrap.to_datatree() or sample_posterior_predictive()."
         )
-    return SavedFit(tree.compute())
+    saved = SavedFit(tree.compute())
+    for what, read in READS.items():
+        try:
+            read(saved)
+        except Exception as error:  # whatever is wrong with a file shows in many ways
+            raise ValueError(
+                f"The tree is damaged: {what} cannot be read ({type(error).__name__}: {error}). Write it again with "
+                "fit.to_datatree(), or restore the file from a copy."
+            ) from error
+    return saved
 
 
+def check_covariance(saved: SavedFit) -> None:
+    """Refuse a tree without the covariance that its number of parameters asks for."""
+    missing = saved.n_params and "covariance" not in saved.to_datatree().children
+    if missing or saved.covariance(space="unconstrained").shape != (saved.n_params,) * 2:
+        raise ValueError(f"there is no covariance of {saved.n_params} parameters")
+
+
+def check_ladder(saved: SavedFit) -> None:
+    """Refuse Wald intervals of other variables than have standard errors."""
+    found, expected = saved.confidence_intervals(0.5), saved.standard_errors()
+    if set(found.data_vars) != set(expected.data_vars):
+        raise ValueError(f"it has {', '.join(map(str, found.data_vars))}")
+
+
+def check_latents(saved: SavedFit) -> None:
+    """Refuse a tree without the probabilities of the latents that were summed out."""
+    if saved._summed_out and not saved.latent_probabilities.data_vars:
+        raise ValueError(f"there are no probabilities of {saved._summed_out}")
+
+
+READS: dict[str, Callable[[SavedFit], object]] = {
+    **{
+        f"the attribute '{name}'": attrgetter(name)
+        for name in ("estimator", "method", "message", "seconds", "status", "iterations", "log_likelihood", "log_prior",
+                     "log_posterior", "n_params", "n_obs", "n_units", "entropy")
+    },
+    **{
+        f"the group '{group}'": attrgetter(name)
+        for name, group in (("estimates", "point_estimate"), ("history", "optimizer_trace"), ("starts", "starts"),
+                            ("pointwise_log_likelihood", "pointwise_log_likelihood"))
+    },
+    "the group 'standard_error'": lambda saved: saved.standard_errors(),
+    "the group 'confidence_interval'": lambda saved: saved._group("confidence_interval").attrs["level"],
+    "the group 'wald_interval'": check_ladder,
+    "the group 'covariance'": check_covariance,
+    "the group 'latent_posterior'": check_latents,
+    "the summary": lambda saved: (saved.summary(), repr(saved)),
+}  # fmt: skip
+"""Everything that a saved fit reports."""
 NEEDED = (
     "point_estimate", "standard_error", "confidence_interval", "wald_interval", "note", "pointwise_log_likelihood",
     "optimizer_trace", "starts",

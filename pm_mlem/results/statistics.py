@@ -104,7 +104,7 @@ def of_draws(name: str, tree: xr.DataTree, level: float, kind: str, var_names: S
     if var_names is not None:
         names = list(var_names)
         check_variables(names, posterior, name)
-    draws = posterior[names]
+    draws = posterior[[n for n in names if posterior[n].size]]
     if kind == "hdi":
         import arviz as az
 

@@ -70,12 +70,17 @@ def header(fit: Reported) -> list[tuple[str, str]]:
         lines.append(("log-posterior", f"{fit.log_posterior:.4f}"))
     lines += [
         ("parameters", str(fit.n_params)),
-        ("units", f"{fit.n_obs:g}"),
+        ("observations", rows_line(fit)),
         ("AIC, BIC", f"{fit.aic:.2f}, {fit.bic:.2f}"),
     ]
     if fit._summed_out:
         lines.append(("summed out", fit._summed_out))
     return [*lines, ("status", f"{fit.status}: {fit.message}")]
+
+
+def rows_line(fit: Reported) -> str:
+    """Observations, and independent units where these are others."""
+    return f"{fit.n_obs:g}" if fit.n_obs == fit.n_units else f"{fit.n_obs:g} in {fit.n_units:g} independent units"
 
 
 def latents_line(structure: ModelStructure) -> str:

@@ -1,5 +1,6 @@
 """What is printed about a model before anything is fitted."""
 
+import numpy as np
 import pymc as pm
 import pytest
 
@@ -65,3 +66,12 @@ def test_the_order_of_several_latents(capsys):
     assert first == "row_class: 6 independent Categorical(2), one per row given group_class; cost 24 table entries"
     assert second == "group_class: 3 independent Categorical(2), one per group; cost 6 table entries"
     assert "in all 30 table entries" in capsys.readouterr().out
+
+
+def test_penalties_are_no_data():
+    with pm.Model() as model:
+        b = pm.Normal("b", shape=2)
+        pm.Potential("ridge", -(b**2).sum())
+        pm.Potential("rows", pm.logp(pm.Normal.dist(b[0], 1.0), np.arange(4.0)))
+    roles = {role.name: role.role for role in mlem.explain(model).roles}
+    assert roles == {"b": "parameter", "ridge": "penalty", "rows": "data"}

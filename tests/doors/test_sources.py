@@ -6,9 +6,11 @@ import pymc as pm
 import pymc.dims as pmd
 import pytensor.xtensor as px
 import pytest
+import xarray as xr
 from pymc.dims.distributions.transforms import DimTransform
 
 import pm_mlem as mlem
+from pm_mlem.arguments import current_model
 from pm_mlem.graph.roles.dims import plain
 
 RNG = np.random.default_rng(0)
@@ -216,6 +218,68 @@ def test_bambi_with_groups_and_splines():
     assert {"bs(x, df=4)[0]", "1|g[a]"} <= set(found.summary().index) and found.converged
     free = fit(model).summary()  # the likelihood has sigma times the offsets only
     assert np.isnan(free.loc["1|g_sigma", "se"]) and free.loc["1|g_sigma", "note"]
+
+
+def frame():
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"x": rng.normal(3, 1, 36), "v": rng.normal(-2, 2, 36), "g": np.tile(list("abc"), 12)})
+    data["y"] = 1 + 2 * data.x + rng.normal(size=36)
+    data["k"], data["kind"] = rng.poisson(np.exp(0.3 * data.x)), np.repeat(list("pqr"), 12)
+    return data
+
+
+def formulas(bmb):
+    return {
+        "categorical predictors": (("y ~ x + v*g",), {}),
+        "a transformed response": (("k ~ x + offset(v)",), {"family": "poisson"}),
+        "two parts": ((bmb.Formula("y ~ x + g", "sigma ~ v + x"),), {}),
+        "one part": ((bmb.Formula("y ~ 0 + x", "sigma ~ v"),), {}),
+        "several levels": (("kind ~ x + v + g",), {"family": "categorical"}),
+        "splines and groups": (("y ~ bs(v, df=4) + x + (1|g)",), {}),
+        "not centered": (("y ~ x",), {"center_predictors": False}),
+        "no slope": (("y ~ 1",), {}),
+    }
+
+
+@bambi_warns
+def test_bambi_has_the_intercepts_that_it_reports():
+    """The same density as that of Bambi's model at the point that it would report."""
+    bmb, rng = pytest.importorskip("bambi"), np.random.default_rng(0)
+    for case, (formula, options) in formulas(bmb).items():
+        built = bmb.Model(*formula, frame(), **options)
+        built.build()
+        own, new = built.backend.model, current_model(built)
+        assert current_model(built) is new
+        assert (new is own) == (case in ("not centered", "no slope"))
+        assert [v.name for v in new.free_RVs] == [v.name for v in own.free_RVs]
+        point = {name: value + rng.normal(size=np.shape(value)) for name, value in own.initial_point().items()}
+        draws = {name: (("chain", "draw", *own.named_vars_to_dims.get(name, ())), np.asarray(v)[None, None])
+                 for name, v in point.items() if name in {v.name for v in own.free_RVs}}  # fmt: skip
+        tree = xr.DataTree.from_dict({"posterior": xr.Dataset(draws)})
+        reported = built.backend._clean_results(tree, False, False)["posterior"]
+        moved = {n: reported[n].values[0, 0] if "Intercept" in n else v for n, v in point.items()}
+        mode = {"mode": "FAST_COMPILE"}
+        assert new.compile_logp(**mode)(moved) == pytest.approx(own.compile_logp(**mode)(point), rel=1e-9), case
+        if new is not own:
+            assert all(np.shape(new.initial_point()[n]) == np.shape(v) for n, v in point.items())
+
+
+@bambi_warns
+def test_bambi_intercepts_have_their_own_uncertainty():
+    bmb, data = pytest.importorskip("bambi"), frame()
+    found = []
+    for centered in (True, False):
+        built = bmb.Model("y ~ x + g", data, center_predictors=centered)
+        built.build()
+        found.append(fit(built))
+    one, other = found
+    np.testing.assert_allclose(one.summary()[["estimate", "se"]], other.summary()[["estimate", "se"]], rtol=1e-6)
+    assert np.abs(mlem.compare({"one": one, "other": other})["one"]["shift"].loc["Intercept"]) < 1e-5
+    assert fit(one.model, fixed={"Intercept": 1.0}).estimates["Intercept"] == 1.0
+    built = bmb.Model("y ~ x", data, priors={"Intercept": bmb.Prior("HalfNormal", sigma=5)})
+    built.build()
+    with pytest.raises(mlem.UnsupportedModelError, match="prior of 'Intercept' has bounds.*center_predictors=False"):
+        fit(built)
 
 
 class Backend:

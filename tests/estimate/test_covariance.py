@@ -188,10 +188,36 @@ def test_clusters_must_not_divide_a_unit():
         fit(model).covariance("sandwich", cluster=np.arange(24).reshape(8, 3))
 
 
-def test_small_samples_need_more_units_than_parameters():
+def test_penalties_are_no_units():
+    """A penalty stands for the log-density of a prior: scores, clusters and n are those of the rows."""
+    x, y = np.random.default_rng(3).normal(size=(2, 25))
+    found = []
+    for written in ("penalty", "prior"):
+        with pm.Model() as model:
+            b = pm.Normal("b", 0, 0.5) if written == "prior" else pm.Flat("b")
+            if written == "penalty":
+                pm.Potential("ridge", -2.0 * b**2)
+            pm.Normal("y", b * x, 1.0, observed=y)
+        found.append(mlem.fit(model, "map" if written == "prior" else "mle", progressbar=False))
+    penalized, prior = found
+    assert (penalized.n_obs, penalized.n_units) == (prior.n_obs, prior.n_units) == (25, 25)
+    for kind, options in [("observed", {}), ("opg", {}), ("sandwich", {}), ("sandwich", {"small_sample": True}),
+                          ("sandwich", {"cluster": np.arange(25) // 5})]:  # fmt: skip
+        errors = [f.standard_errors(kind, **options)["b"].item() for f in found]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-6), kind
+    for kind in ("case", "bayesian"):
+        replicates = [f.bootstrap(20, kind=kind, random_seed=1, progressbar=False).estimates["b"] for f in found]
+        np.testing.assert_allclose(*replicates, rtol=1e-5)
+    assert set(penalized.influence()["cooks_distance"].dims) == {"y_dim_0"}
+    tree = penalized.to_datatree(draws=4, chains=1)
+    assert list(tree["log_likelihood"].data_vars) == ["y"]
+    assert tree.attrs["n_units"] == 25
+
+
+def test_small_samples_need_more_observations_than_parameters():
     with pm.Model() as model:
         pm.Normal("y", pm.Normal("a"), pm.HalfNormal("s"), observed=[1.0, 2.5])
-    with pytest.raises(ValueError, match="small_sample=True needs more units than parameters"):
+    with pytest.raises(ValueError, match="small_sample=True needs more observations than parameters"):
         fit(model).covariance("sandwich", small_sample=True)
 
 

@@ -44,7 +44,7 @@ def mixture(share):
 @pytest.mark.parametrize("share", SHARES)
 def test_a_unit_for_each_row_whatever_is_known(share):
     found = fit(mixture(share))
-    assert found.n_obs == N
+    assert found.n_obs == found.n_units == N
     assert found.bic == pytest.approx(3 * np.log(N) - 2 * found.log_likelihood)
     [(name, units)] = found.pointwise_log_likelihood.items()
     assert name == {0.0: "y", 1.0: "z+y"}.get(share, "z_observed+y")
@@ -61,8 +61,19 @@ def test_a_unit_for_each_row_whatever_is_known(share):
 def test_weights_count_rows(share):
     weights = RNG.integers(0, 3, N)
     found = fit(mixture(share), weights=weights)
-    assert found.n_obs == weights.sum()
+    assert found.n_obs == found.n_units == weights.sum()
     assert float(found.pointwise_log_likelihood.to_array().sum()) == pytest.approx(found.log_likelihood)
+
+
+@pytest.mark.compiled
+def test_labels_and_rows_are_resampled_together():
+    """Scores of a label and of what it explains belong to one unit; so the rows as clusters say nothing new."""
+    found = fit(mixture(0.5))
+    rows = np.arange(N)
+    for name, errors in found.standard_errors("sandwich").data_vars.items():
+        np.testing.assert_allclose(errors, found.standard_errors("sandwich", cluster=rows)[name], rtol=1e-10)
+    each, by_row = (found.bootstrap(4, random_seed=1, unit=u, progressbar=False) for u in (None, rows))
+    np.testing.assert_allclose(each.estimates["mu"], by_row.estimates["mu"], atol=1e-6)
 
 
 @pytest.mark.compiled
@@ -81,7 +92,7 @@ def test_sequences_stay_units(known):
             z.append(pm.Categorical(f"z{t}", p[z[-1]] if z else [0.5, 0.5], **options))
         pm.Normal("y", mu[pt.stack(z)], 1.0, observed=y)
     found = fit(model)
-    assert found.n_obs == 3
+    assert (found.n_units, found.n_obs) == (3, 3 * steps)
     [units] = found.pointwise_log_likelihood.values()
     assert units.shape == (3,)
     assert float(units.sum()) == pytest.approx(found.log_likelihood)
@@ -95,7 +106,7 @@ def test_rows_that_share_a_label_are_one():
         z = pm.Bernoulli("z", pm.Beta("p", 1, 1), observed=kind)
         pm.Normal("y", pm.Normal("mu", 0, 5, shape=2)[z[group]], 1.0, observed=Y)
     found = fit(model)
-    assert found.n_obs == N // 4
+    assert (found.n_units, found.n_obs) == (N // 4, N)
     assert found.pointwise_log_likelihood["z+y"].sizes == {"z_dim_0": N // 4}
 
 
@@ -116,13 +127,13 @@ def test_models_without_labels_stay_as_they_are():
         x = pm.Normal("x", a, 1.0, observed=Y)
         pm.Normal("y", a + 0.5 * x, 1.0, observed=Y[::-1].copy())
         pm.Bernoulli("b", pm.Beta("p", 1, 1), observed=STATES)
-    assert fit(two).n_obs == 3 * N
+    assert fit(two).n_units == 3 * N
     with pm.Model() as chain:
         p = pm.Dirichlet("p", np.ones((2, 2)))
         z = [pm.Categorical("z0", [0.5, 0.5], observed=STATES[0])]
         for t in range(1, 10):
             z.append(pm.Categorical(f"z{t}", p[z[-1]], observed=STATES[t]))
-    assert fit(chain).n_obs == 10
+    assert fit(chain).n_units == 10
 
 
 APART = {

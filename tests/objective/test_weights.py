@@ -7,6 +7,9 @@ import pymc as pm
 import pytest
 
 import pm_mlem as mlem
+from pm_mlem.graph.read import read
+from pm_mlem.graph.tables.observations import observations
+from pm_mlem.graph.tables.units import units_of_elements
 from pm_mlem.objective.engine import engine_for
 from pm_mlem.objective.weights import unit_weights
 
@@ -82,7 +85,7 @@ def assert_same_fit(one, other):
     assert one.converged
     assert other.converged
     assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-6)
-    assert one.n_obs == other.n_obs
+    assert (one.n_obs, one.n_units) == (other.n_obs, other.n_units)
     assert one.aic == pytest.approx(other.aic, abs=1e-5)
     assert one.bic == pytest.approx(other.bic, abs=1e-5)
     for name, values in one.estimates.data_vars.items():
@@ -100,7 +103,7 @@ def test_integer_weights_are_repetitions(kind, method):
     weighted = fit(build(np.arange(n)), method=method, weights=weights)
     repeated = fit(build(np.repeat(np.arange(n), weights)), method=method)
     assert_same_fit(weighted, repeated)
-    assert weighted.n_obs == weights.sum()
+    assert weighted.n_units == weights.sum()
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
@@ -117,7 +120,8 @@ def test_fractional_weights_scale_the_information(kind):
     model = build(np.arange(n))
     whole, half = fit(model), fit(model, weights=np.full(n, 0.5))
     assert half.log_likelihood == pytest.approx(0.5 * whole.log_likelihood)
-    assert half.n_obs == 0.5 * n
+    assert half.n_units == 0.5 * n
+    assert half.n_obs == 0.5 * whole.n_obs
     for name, values in whole.standard_errors().data_vars.items():
         np.testing.assert_allclose(half.estimates[name], whole.estimates[name], atol=1e-6)
         np.testing.assert_allclose(half.standard_errors()[name], np.sqrt(2) * values, rtol=1e-5)
@@ -187,6 +191,55 @@ def test_weights_of_masked_rows_and_columns():
         pm.Normal("y", mu, 1.0, observed=data)
     found = fit(model, weights=[1.0, 3.0, 2.0])
     np.testing.assert_allclose(found.estimates["mu"], [(0 + 3 * 2) / 4, (3 * 3 + 2 * 5) / 5], atol=1e-8)
+
+
+CRITERIA = ("log_likelihood", "n_obs", "n_units", "aic", "aicc", "bic", "entropy", "icl")
+
+
+def masked_mixture(y, distribution):
+    """Rows of a mixture whose emissions are missing in part; ``y`` is a masked array, (rows, 2)."""
+    start = [[0.5, 0.5], [4.0, 4.0]]
+    with pm.Model() as model:
+        w = pm.Dirichlet("w", np.ones(2))
+        mu = pm.HalfNormal("mu", 5, shape=(2, 2), initval=start)
+        z = pm.Categorical("z", w, shape=len(y))
+        if distribution == "vectors":
+            pm.MvNormal("y", mu[z], np.eye(2), observed=y)
+        elif distribution == "counts":
+            pm.Poisson("y", mu[z, 0], observed=y[:, 0].astype(int))
+        elif distribution == "loop":
+            for j in range(2):
+                pm.Normal(f"y{j}", mu[z, j], 1.0, observed=y[:, j])
+        else:
+            pm.Normal("y", mu[z], 1.0, observed=y)
+    return model
+
+
+MISSING = np.arange(30) % 4 == 0
+WITH_MISSING = np.ma.masked_array(
+    RNG.poisson(np.where(np.arange(30) < 15, 1.0, 6.0)[:, None], (30, 2)).astype(float),
+    np.repeat(MISSING[:, None], 2, axis=1),
+)
+
+
+@pytest.mark.parametrize("distribution", ["entries", "vectors", "counts", "loop"])
+def test_weights_reach_rows_whose_emissions_are_missing(distribution):
+    """Whatever is missing: entries, vectors, discrete values, which are latents themselves."""
+    tables, weights = read(masked_mixture(WITH_MISSING, distribution)), RNG.integers(0, 4, 30).astype(float)
+    [labels] = [item for item in tables.structure.latents if item.name == "z"]
+    of_element = units_of_elements(tables, np.arange(sum(tables.elimination.sizes)))
+    found = unit_weights(tables, weights)
+    np.testing.assert_array_equal(found[of_element[labels.base : labels.base + 30]], weights)
+    assert observations(tables).count(found) == weights[~MISSING].sum()
+
+
+def test_criteria_of_weighted_rows_that_are_missing():
+    """Weights of 2 are every row twice, and a weight of 0 is no row."""
+    weighted = fit(masked_mixture(WITH_MISSING, "entries"), weights=np.where(np.arange(30) < 4, 0.0, 2.0))
+    rows = WITH_MISSING[4:]
+    other = fit(masked_mixture(np.ma.concatenate([rows, rows]), "entries"))
+    for name in CRITERIA:
+        assert getattr(weighted, name) == pytest.approx(getattr(other, name), rel=1e-6), name
 
 
 @pytest.mark.parametrize(

@@ -347,3 +347,42 @@ def test_estimates_that_cannot_be_added(faithful_fit, draws, coin):
         mlem.add_estimates(faithful_fit, faithful_fit)
     with pytest.raises(TypeError, match="fit must be an mlem.Fit"):
         mlem.add_estimates(pc, draws)
+
+
+# --- states in one order ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exchanged(faithful_fit):
+    """Draws whose states have the other order in the second chain."""
+    tree = faithful_fit.to_datatree(draws=60, chains=2, random_seed=1)
+    posterior = tree["posterior"].to_dataset().copy(deep=True)
+    for name in ("w", "mu", "sigma"):
+        posterior[name].values[1] = np.flip(posterior[name].values[1], axis=-1)
+    return xr.DataTree.from_dict({"posterior": posterior})
+
+
+def where(pc, element, name, model):
+    return np.array([mark.item()["x"] for mark in pc.viz[element][name].sel(model=model)], dtype=float).ravel()
+
+
+def test_pictures_have_the_points_of_the_table(faithful_fit, exchanged):
+    results = {"MLE": faithful_fit, "draws": exchanged}
+    for align in (True, False):
+        table = mlem.compare(results, align=align)
+        pc = mlem.plot_estimates(results, var_names=["mu"], align=align, backend="none")
+        for method in results:
+            expected = table[(method, "estimate")][["mu[short]", "mu[long]"]]
+            np.testing.assert_allclose(where(pc, "point", "mu", method), expected)
+    pc = mlem.plot_pair_estimates(results, pairs=[("mu[short]", "mu[long]")], backend="none")
+    x = np.asarray(pc.viz["draws"]["mu[short], mu[long]"].sel(model="draws").item()["x"])
+    assert np.nanmax(x) < 60  # the eruptions of the other kind are 80 minutes apart
+
+
+def test_a_bootstrap_of_a_renamed_fit_is_refused(faithful_fit, replicates):
+    values = {n: np.flip(faithful_fit.estimates[n].values) for n in ("w", "mu", "sigma")}
+    other = mlem.fit(faithful_fit.model, starts=[values], progressbar=False)
+    with pytest.raises(ValueError, match="The states of 'other' were renamed .* use align=False"):
+        mlem.plot_estimates(
+            {"one": faithful_fit, "other": other}, kind={"other": "bootstrap"}, bootstrap={"other": replicates}
+        )

@@ -1,5 +1,8 @@
 """The tree of a fit: what ArviZ makes of it, and what files make of it."""
 
+import copy
+import pickle
+
 import arviz as az
 import numpy as np
 import pandas as pd
@@ -319,7 +322,7 @@ def through_a_file(tree, format, path):
 
 NUMBERS = (
     "estimator", "method", "message", "status", "converged", "seconds", "iterations", "log_likelihood", "log_prior",
-    "log_posterior", "n_params", "n_obs", "aic", "aicc", "bic", "icl", "entropy",
+    "log_posterior", "n_params", "n_obs", "n_units", "aic", "aicc", "bic", "icl", "entropy",
 )  # fmt: skip
 
 
@@ -393,6 +396,62 @@ def test_other_levels_and_kinds(constant):
         saved.covariance(cluster=[1, 2])
     with pytest.raises(ValueError, match="space='other' must be"):
         saved.covariance(space="other")
+
+
+@pytest.mark.parametrize("case", ["line", "faithful_fit"])
+def test_a_fit_is_pickled_as_its_tree(request, case):
+    """What comes back is a saved fit; copies within a process are the fit itself."""
+    fit = request.getfixturevalue(case)
+    back = pickle.loads(pickle.dumps(fit))
+    assert isinstance(back, mlem.SavedFit)
+    assert_reports(back, fit)
+    assert_reports(pickle.loads(pickle.dumps(back)), fit)
+    assert copy.copy(fit) is fit and copy.deepcopy([fit])[0] is fit
+    replicates = fit.bootstrap(3, random_seed=0, progressbar=False)
+    with pytest.raises(TypeError, match=r"cannot be pickled. Pickle the fit itself .* or what .to_datatree\(\) makes"):
+        pickle.dumps(replicates)
+
+
+def damages(tree):
+    """The tree without a part of it, or with another one in its place: (what was done, tree)."""
+    for group in [g for g in tree.children if g not in FOR_ARVIZ]:
+
+        def changed(change, group=group):
+            other = tree.copy(deep=True)
+            change(other, group)
+            return other
+
+        yield f"no {group}", changed(lambda t, g: t.__delitem__(g))
+        yield f"no variables of {group}", changed(lambda t, g: t[g].attrs.pop("variables"))
+        yield f"nonsense for variables of {group}", changed(lambda t, g: t[g].attrs.update(variables="[nonsense"))
+        for name in tree[group].data_vars:
+            yield (
+                f"no {group}/{name}",
+                changed(lambda t, g, n=name: t.__setitem__(g, xr.DataTree(t[g].to_dataset().drop_vars(n)))),
+            )
+    for name in [n for n in NUMBERS if n in tree.attrs and n not in ("aic", "aicc", "bic", "icl", "converged")]:
+        for value in (None, "nonsense"):
+            if value is None or name not in ("method", "message"):
+                other = tree.copy(deep=True)
+                other.attrs = {k: v for k, v in other.attrs.items() if k != name} | ({name: value} if value else {})
+                yield f"{name} = {value}", other
+
+
+FOR_ARVIZ = ("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data")
+
+
+def test_damaged_trees(small):
+    mlem.from_datatree(small)
+    accepted = []
+    for what, tree in damages(small):
+        try:
+            mlem.from_datatree(tree)
+        except ValueError as error:
+            assert "The tree is damaged: the " in str(error) or "The tree holds no fit" in str(error), what
+        else:
+            accepted.append(what)
+    unread = {"no variables of note", "nonsense for variables of note"}  # the order there is that of the estimates
+    assert set(accepted) <= unread | {"log_posterior = None", "log_prior = None", "estimator = nonsense"}
 
 
 def test_trees_that_hold_no_fit(tree, constant):

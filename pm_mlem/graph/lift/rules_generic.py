@@ -78,8 +78,9 @@ def output_shape(node: Apply, output: Variable, index: int) -> tuple[int, ...]:
 
 def infer_shapes(node: Apply) -> list[tuple[int, ...]]:
     """Shapes of a node's outputs from the static shapes of its inputs."""
-    from pytensor import function
     from pytensor.compile.mode import Mode
+
+    from pm_mlem.graph.ops.function import function
 
     known = [
         tuple(pt.constant(n, dtype="int64") for n in v.type.shape) if isinstance(v.type, TensorType) else ()

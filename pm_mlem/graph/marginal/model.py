@@ -10,7 +10,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from pymc.pytensorf import find_rng_nodes
-from pytensor import function, shared
+from pytensor import shared
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
@@ -18,6 +18,7 @@ from pytensor.graph.traversal import ancestors
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.marginal.variable import density_at, marginal_rv, starting_at
 from pm_mlem.graph.ops import numba  # noqa: F401  (registers the package's own Ops)
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.ops.shield import shield
 from pm_mlem.graph.roles.rebuild import add_observed
 from pm_mlem.graph.roles.structure import PLAIN

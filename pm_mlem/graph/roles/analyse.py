@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from pytensor import function
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
@@ -25,6 +24,8 @@ from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.ops.function import function
+from pm_mlem.graph.roles.axis_labels import axis_labels
 from pm_mlem.graph.roles.checks import check_data, check_labels, check_names, check_supported
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.densities import log_density, unscaled
@@ -192,7 +193,7 @@ class Builder:
         """What the entries of a variable are held at; NaN where they are free."""
         dims = self.model.named_vars_to_dims.get(rv.name) or (None,) * len(shape)
         coords = [self.model.coords.get(d) for d in dims]
-        labels = [range(n) if c is None or len(c) != n else np.asarray(c) for c, n in zip(coords, shape, strict=True)]
+        labels = [range(n) if c is None or len(c) != n else axis_labels(c) for c, n in zip(coords, shape, strict=True)]
         return held_values(rv.name, shape, labels, self.fixed_values[rv.name])
 
     def add_fixed_latent(self, rv: Variable) -> None:
@@ -292,7 +293,7 @@ class Builder:
         numbers = np.asarray(function(inputs, joined, mode=PLAIN)(*values))
         positions = np.empty(values[0].size, dtype=int)
         positions[np.ravel(numbers[numbers > 0]).astype(int) - 1] = np.flatnonzero(numbers > 0)
-        return ObservedPart(whole.name, numbers.shape, positions)
+        return ObservedPart(whole.name, numbers.shape, positions, missing)
 
     def emission_terms(self, rv: Variable) -> Iterator[Term]:
         """The densities of a mixture's components."""

@@ -33,9 +33,8 @@ def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Vari
         For every random variable of the model the variable that stands for its value where PyMC has to
         rewrite the graph to derive the density.
     """
-    if isinstance(rv.owner.op, PartialObservedRV) and not rv.owner.op.ndim_supp and rv is rv.owner.outputs[0]:
-        whole, mask = rv.owner.inputs
-        return log_density(whole, complete(value, ~mask), stand_ins)[~mask]
+    if is_part(rv):
+        return density_of_all(rv, value, stand_ins)[~rv.owner.inputs[1]]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Rr]andom variables.*")
         try:
@@ -49,6 +48,18 @@ def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Vari
             )
         [density] = density
     return density
+
+
+def is_part(rv: Variable) -> bool:
+    """Whether a variable is the observed entries of masked data whose entries are independent draws."""
+    op = rv.owner.op
+    return isinstance(op, PartialObservedRV) and not op.ndim_supp and rv is rv.owner.outputs[0]
+
+
+def density_of_all(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:
+    """Log-density of all entries of masked data, the missing ones at the value of an observed one."""
+    whole, mask = rv.owner.inputs
+    return log_density(whole, complete(value, ~mask), stand_ins)
 
 
 def complete(value: Variable, seen: Variable) -> Variable:

@@ -20,7 +20,7 @@ from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.roles.rebuild import Counterpart, Rebuilding
+from pm_mlem.graph.roles.rebuild import LOCK, Counterpart, Rebuilding
 
 PLAIN_MODELS: WeakKeyDictionary[pm.Model, tuple[tuple, pm.Model]] = WeakKeyDictionary()
 
@@ -42,9 +42,10 @@ def plain(model: pm.Model) -> pm.Model:
     starts = [model.rvs_to_initial_values.get(rv) for rv in model.free_RVs]
     labels = tuple((name, None if values is None else tuple(values)) for name, values in model.coords.items())
     key = (*map(id, named), *map(id, starts), labels)
-    if model not in PLAIN_MODELS or PLAIN_MODELS[model][0] != key:
-        PLAIN_MODELS[model] = key, Plain(model).build()
-    return PLAIN_MODELS[model][1]
+    with LOCK:
+        if model not in PLAIN_MODELS or PLAIN_MODELS[model][0] != key:
+            PLAIN_MODELS[model] = key, Plain(model).build()
+        return PLAIN_MODELS[model][1]
 
 
 def has_dims(variable) -> bool:

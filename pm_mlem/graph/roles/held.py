@@ -7,7 +7,6 @@ coordinates for the free entries alone, and puts the held ones in on the way bac
 from __future__ import annotations
 
 import difflib
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,29 +15,20 @@ from functools import cached_property
 import numpy as np
 import pytensor.tensor as pt
 from pymc.logprob.transforms import SimplexTransform, Transform
-from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.ops.function import function
+from pm_mlem.graph.roles.axis_labels import entry_names, several
 
 ROUNDING = 1e-6
 """By how much probabilities that were given may miss a sum of 1."""
 
 
 # --- names of entries -------------------------------------------------------------------------------------
-
-
-def entry_names(name: str, labels: Sequence[Sequence]) -> list[str]:
-    """Names of the entries of an array, as in ``az.summary``: ``mu``, ``mu[a]``, ``p[a, b]``.
-
-    ``labels`` holds those of each axis.
-    """
-    if not labels:
-        return [name]
-    return [f"{name}[{', '.join(map(str, entry))}]" for entry in itertools.product(*labels)]
 
 
 def by_variable(fixed: Mapping[str, object], known: Iterable[str]) -> dict[str, dict[str, object]]:
@@ -107,7 +97,7 @@ def held_values(
 
 def unknown_entry(key: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    guess = f" Did you mean '{close[0]}'?" if close else ""
+    guess = several(key, known) or (f" Did you mean '{close[0]}'?" if close else "")
     listed = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
     return f"'{key}' in fixed= is not an entry of '{name}'.{guess} Its entries are {listed}."
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pymc as pm
 from pytensor.graph.basic import Variable
+
+LOCK = threading.RLock()
+"""Held while models are copied and read, and while engines are made or looked up."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a model holds at one time: the values of its data, the lengths and labels of its dimensions.
+"""What a model holds at one time: the values of all shared variables, the lengths and labels of its dimensions.
 
 A fit remembers the data that it was made of in this way, and predictions for new data are read off a copy of the model
 that holds these, so that the user's own model is never written to.
@@ -7,7 +7,6 @@ that holds these, so that the user's own model is never written to.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +15,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pymc as pm
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.type import RandomType
 
 from pm_mlem.graph.roles.dims import plain
-from pm_mlem.graph.roles.rebuild import Counterpart, Rebuilding
+from pm_mlem.graph.roles.rebuild import LOCK, Counterpart, Rebuilding
 
 MOST_COPIES = 8
 """Copies of a model that are kept."""
-LOCK = threading.RLock()
-"""Held while copies and engines are made or looked up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +33,8 @@ class Snapshot:
 
     Attributes
     ----------
-    values : of the ``pm.Data`` and of the lengths of dimensions that can change, by name
+    values : of the ``pm.Data``, of the lengths of dimensions that can change and of the user's other shared variables,
+        by name
     labels : of the dimensions, None where they have none
     """
 
@@ -44,8 +42,13 @@ class Snapshot:
     labels: Mapping[str, tuple | None]
 
     @cached_property
+    def digests(self) -> tuple:
+        """What stands for the values."""
+        return tuple((n, digest(v)) for n, v in self.values.items())
+
+    @property
     def key(self) -> tuple:
-        return tuple((n, digest(v)) for n, v in self.values.items()), tuple(self.labels.items())
+        return self.digests, tuple(self.labels.items())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Snapshot) and self.key == other.key
@@ -61,16 +64,49 @@ def digest(array) -> tuple:
 
 def snapshot(model: pm.Model) -> Snapshot:
     """What a model holds now."""
-    values = {name: np.asarray(v.get_value(borrow=True)) for name, v in holders(model).items()}
+    values = {name: np.asarray(v.get_value(borrow=True)) for name, v in holders(plain(model)).items()}
     labels = {dim: None if own is None else tuple(own) for dim, own in model.coords.items()}
     return Snapshot(values, labels)
 
 
 def holders(model: pm.Model) -> dict[str, SharedVariable]:
-    """The shared variables that hold a model's data, and the lengths of its dimensions."""
+    """The shared variables that hold a model's data, and the lengths of its dimensions.
+
+    Those of the user's own go by their position among all that the model's graphs read, for names may be missing.
+    """
     found = {str(v.name): v for v in model.data_vars if isinstance(v, SharedVariable)}
     lengths = {f"length of {d}": v for d, v in model.dim_lengths.items() if isinstance(v, SharedVariable)}
-    return {**found, **lengths}
+    known = {*found.values(), *lengths.values()}
+    others = [v for v in inputs_of(model) if isinstance(v, SharedVariable) and v not in known]
+    return {**found, **lengths, **{f"shared variable {i}": v for i, v in enumerate(others)}}
+
+
+def constants(model: pm.Model) -> tuple:
+    """Digests of the arrays in a model's graphs: PyTensor does not copy them, so that they may change in place."""
+    arrays = [v.data for v in inputs_of(plain(model)) if isinstance(v, Constant)]
+    return tuple(digest(a) for a in arrays if isinstance(a, np.ndarray) and a.ndim)
+
+
+INPUTS: WeakKeyDictionary[pm.Model, tuple[tuple, tuple[Variable, ...]]] = WeakKeyDictionary()
+
+
+def inputs_of(model: pm.Model) -> tuple[Variable, ...]:
+    """The shared variables (random generators left out) and constants that a model's graphs read, in a fixed order."""
+    wanted = graphs_of(model)
+    key = tuple(map(id, wanted))
+    with LOCK:
+        if model not in INPUTS or INPUTS[model][0] != key:
+            read = [v for v in ancestors(wanted) if isinstance(v, SharedVariable | Constant) and not is_generator(v)]
+            INPUTS[model] = key, tuple(read)
+        return INPUTS[model][1]
+
+
+def graphs_of(model: pm.Model) -> list[Variable]:
+    """All graphs of a model of ordinary tensors: its variables, observed values, initial values, data and lengths."""
+    values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
+    starts = [v for rv in model.free_RVs if isinstance(v := model.rvs_to_initial_values[rv], Variable)]
+    named = [*model.basic_RVs, *model.deterministics, *model.potentials, *model.data_vars]
+    return list(dict.fromkeys([*named, *values, *starts, *model.dim_lengths.values()]))
 
 
 COPIES: WeakKeyDictionary[pm.Model, dict[tuple, pm.Model]] = WeakKeyDictionary()
@@ -96,16 +132,13 @@ def copy_with(model: pm.Model, content: Snapshot) -> pm.Model:
 def own_copy(model: pm.Model, content: Snapshot | None = None) -> pm.Model:
     """A new model of ordinary tensors with storage of its own for all data, and the content that is asked for."""
     model = plain(model)
-    values = [model.rvs_to_values[rv] for rv in model.observed_RVs]
-    starts = [v for rv in model.free_RVs if isinstance(v := model.rvs_to_initial_values[rv], Variable)]
-    named = [*model.basic_RVs, *model.deterministics, *model.potentials, *model.data_vars]
-    wanted = list(dict.fromkeys([*named, *values, *starts, *model.dim_lengths.values()]))
+    wanted = graphs_of(model)
     twins = {v: twin(v) for v in ancestors(wanted) if isinstance(v, SharedVariable) and not is_generator(v)}
     of = dict(zip(wanted, clone_replace(wanted, twins, rebuild_strict=False), strict=True))
     copy = Rebuilding(model, of, lambda rv: same_axes(of[rv]), lambda transform, name, dims: transform).build()
     if content is not None:
-        for name, variable in holders(copy).items():
-            variable.set_value(content.values[name])
+        for name, variable in holders(model).items():
+            twins[variable].set_value(content.values[name])
         copy._coords.update(content.labels)
     return copy
 

@@ -120,11 +120,23 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class ObservedPart:
-    """The observed entries of a variable whose data are masked: its name and shape, and the flat position of each."""
+    """The observed entries of a variable whose data are masked: its name and shape, and the flat position of each.
+
+    ``missing`` is the variable of the other entries.
+    """
 
     name: str
     shape: tuple[int, ...]
     positions: np.ndarray
+    missing: Variable
+
+    def draws(self, ndim: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """The shape of all draws of the variable, and the flat position of each that is observed.
+
+        ``ndim`` is the number of axes of one draw.
+        """
+        axes = len(self.shape) - ndim
+        return self.shape[:axes], self.positions[:: math.prod(self.shape[axes:])] // math.prod(self.shape[axes:])
 
 
 @dataclass(frozen=True, eq=False)

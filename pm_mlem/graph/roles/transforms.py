@@ -8,7 +8,6 @@ import numpy as np
 import pytensor.tensor as pt
 from pymc.initial_point import make_initial_point_expression
 from pymc.pytensorf import find_rng_nodes
-from pytensor import function
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
@@ -16,6 +15,7 @@ from pytensor.graph.traversal import ancestors
 from pm_mlem.graph.lift import Context, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.held import HeldSimplex
 from pm_mlem.graph.roles.structure import PLAIN, ModelStructure, Parameter
 from pm_mlem.graph.roles.symbols import tensor

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from pytensor import function
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN, Latent
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.model_tables import DensityTerm, ModelTables

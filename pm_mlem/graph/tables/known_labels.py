@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
 from pm_mlem.graph.lift.parts import lift_parts
 from pm_mlem.graph.roles.densities import unscaled
+from pm_mlem.graph.roles.draws import support
 from pm_mlem.graph.roles.families import context_of, unfold
 from pm_mlem.graph.roles.structure import ModelStructure, Term
 from pm_mlem.graph.tables.model_tables import ModelTables
@@ -72,11 +73,11 @@ class Reader:
 def known_labels(structure: ModelStructure) -> Mapping[Variable, Variable]:
     """Observed states that other observations depend on, with the placeholders of their values.
 
-    Categorical and Bernoulli variables that an observed variable with another distribution reads, or one that nothing
-    reads in turn, or another label. An observed Markov chain has no labels.
+    Categorical and Bernoulli variables, and discrete chains, that an observed variable with another distribution reads,
+    or one that nothing reads in turn, or another label. An observed Markov chain by itself has no labels.
     """
     named = {rv.name: (rv, value) for rv, value in structure.stand_ins.items()}
-    candidates = {n: named[n] for n in structure.observed if n in named and is_state(named[n][0])}
+    candidates = {n: named[n] for n in structure.observed if n in named and is_state(named[n][0], structure)}
     readers = [reader(term) for term in structure.terms if term.kind != "latent"] if candidates else []
     users = {n: [r.term for r in readers if r.reads(*pair)] for n, pair in candidates.items()}
     read = {n for n, terms in users.items() if terms} | {n for r in readers for n in chained(r, candidates)}
@@ -91,8 +92,11 @@ def known_labels(structure: ModelStructure) -> Mapping[Variable, Variable]:
     return {candidates[n][0]: candidates[n][1] for n in structure.observed if n in labels}
 
 
-def is_state(rv: Variable) -> bool:
-    return isinstance(unscaled(rv).owner.op, CategoricalRV | BernoulliRV)
+def is_state(rv: Variable, structure: ModelStructure) -> bool:
+    base = unscaled(rv)
+    if isinstance(base.owner.op, CategoricalRV | BernoulliRV):
+        return True
+    return rv.type.dtype.startswith("int") and support(base, structure.stand_ins.keys())[1] > 0
 
 
 def reader(term: Term) -> Reader:
@@ -127,7 +131,9 @@ def entries_read(
         for name in named.keys() & set(term.members):
             start, shape = densities[0].part_of(name)
             [slot] = leaves[named[name]].slots
-            yield (term.name, 0), math.prod(shapes[0]), start + np.arange(math.prod(shape)), slot.address.ravel()
+            entries = start + np.arange(math.prod(shape))
+            entries = np.repeat(entries, slot.address.size // max(entries.size, 1))  # a chain has several labels
+            yield (term.name, 0), math.prod(shapes[0]), entries, slot.address.ravel()
         own = context_of(term.family, context)
         try:
             parts = [own.lift(term.density)] if term.only else lift_parts(term.density, own)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
@@ -23,6 +22,7 @@ from pytensor.scalar.basic import Add, Mul
 from pytensor.tensor.elemwise import Elemwise
 
 from pm_mlem.errors import UnsupportedModelError
+from pm_mlem.graph.ops.function import Compiled
 from pm_mlem.graph.ops.operations import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
 from pm_mlem.graph.ops.semirings import Choice
 from pm_mlem.graph.ops.shield import needs_guard
@@ -82,7 +82,8 @@ def lower_to_jax(
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
     try:
-        run = jax_funcify(graph)
+        with jax.ensure_compile_time_eval():  # constants stay constants where a function is lowered while it is traced
+            run = jax_funcify(graph)
     except (NotImplementedError, ModuleNotFoundError) as error:
         raise NotLowered(str(error)) from error
     dtypes = [v.type.dtype for v in outputs]
@@ -111,26 +112,21 @@ def compile_mode(backend: Backend) -> str:
     return {"numba": "NUMBA", "c": "CVM"}[backend]
 
 
-class Compiled:
-    """A PyTensor function compiled at its first call."""
+def compiled(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend) -> Callable[..., list]:
+    """A PyTensor function of arrays, with the types of the variables."""
+    run = Compiled(inputs, outputs, compile_mode(backend))
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend):
-        self.inputs, self.outputs, self.backend = list(inputs), list(outputs), backend
-        self.function = None
+    def call(*args):
+        args = [np.asarray(a, dtype=v.type.dtype) for a, v in zip(args, inputs, strict=True)]
+        return [np.asarray(r, dtype=v.type.dtype) for r, v in zip(run(*args), outputs, strict=True)]
 
-    def __call__(self, *args):
-        if self.function is None:
-            self.function = pytensor.function(
-                self.inputs, self.outputs, mode=compile_mode(self.backend), on_unused_input="ignore"
-            )
-        args = [np.asarray(a, dtype=v.type.dtype) for a, v in zip(args, self.inputs, strict=True)]
-        return [np.asarray(r, dtype=v.type.dtype) for r, v in zip(self.function(*args), self.outputs, strict=True)]
+    return call
 
 
 def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend, order: int = 2):
     """A JAX function that calls PyTensor, differentiable ``order`` times by reverse mode."""
     shapes = [jax.ShapeDtypeStruct(v.type.shape, v.type.dtype) for v in outputs]
-    evaluate = Compiled(inputs, outputs, backend)
+    evaluate = compiled(inputs, outputs, backend)
 
     def plain(*args):
         return list(jax.pure_callback(evaluate, shapes, *args, vmap_method="sequential"))

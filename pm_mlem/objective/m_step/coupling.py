@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pytensor import function
 from pytensor.graph.basic import Variable
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.rows import Place, RowTables, row_tables

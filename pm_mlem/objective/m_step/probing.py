@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pytensor import function
 from pytensor.graph.basic import Variable
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN, Parameter
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.objective.m_step.closed_forms import LINKS, Link

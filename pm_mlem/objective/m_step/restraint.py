@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
-from pytensor import function
 from pytensor.tensor.random.basic import HalfNormalRV, LogNormalRV, MvNormalRV, NormalRV, StudentTRV
 
+from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.model_tables import DensityTerm, ModelTables, Site

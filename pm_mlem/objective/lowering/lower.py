@@ -28,6 +28,7 @@ from pm_mlem.graph.ops.semirings import Choice
 from pm_mlem.graph.ops.shield import needs_guard
 from pm_mlem.objective.lowering import kernels
 from pm_mlem.objective.lowering.guarded import GuardedElemwise, guard, guarded
+from pm_mlem.objective.lowering.stable import stabilize
 
 Backend = str
 Arrays = list[Any]
@@ -78,6 +79,7 @@ def lower_to_jax(
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     drop_lone_terms(graph)
+    stabilize(graph)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])

@@ -47,15 +47,17 @@ KERNELS: dict[str, Callable] = {
     "log_erf": kernels.log_erf,
     "log_erfc": kernels.log_erfc,
     "log_i0": kernels.log_i0,
-    "log_gammainc": incomplete.log_gammainc,
-    "log_gammaincc": incomplete.log_gammaincc,
-    "log_betainc": incomplete.log_betainc,
-    "log_betaincc": incomplete.log_betaincc,
-    "gammainc": lambda a, x: jnp.exp(incomplete.log_gammainc(a, x)),
-    "gammaincc": lambda a, x: jnp.exp(incomplete.log_gammaincc(a, x)),
-    "betainc": lambda a, b, x: jnp.exp(incomplete.log_betainc(a, b, x)),
+    "log_gamma_part": incomplete.log_gamma_part,
+    "gamma_below": incomplete.gamma_below,
+    "log_beta_part": incomplete.log_beta_part,
+    "beta_below": incomplete.beta_below,
 }
-OPS = {name: Elemwise(Special(name), name=name) for name in KERNELS}
+PARTS = {
+    "log_gammainc": ("gamma", True), "log_gammaincc": ("gamma", False),
+    "log_betainc": ("beta", True), "log_betaincc": ("beta", False),
+}  # fmt: skip
+"""What is one of two parts of a whole, evaluated together, and whether it is the lower one."""
+OPS = {name: Elemwise(Special(name), name=name) for name in [*KERNELS, *PARTS, "gammainc", "gammaincc", "betainc"]}
 COMPLEMENTS = {
     "log_gammainc": "log_gammaincc", "log_gammaincc": "log_gammainc",
     "log_betainc": "log_betaincc", "log_betaincc": "log_betainc",
@@ -77,13 +79,24 @@ def _(op, **kwargs):
 
 def stabilize(graph: FunctionGraph) -> None:
     """Put stable forms in the place of unstable ones, in place."""
-    for node in graph.toposort():
-        new = rewritten(node)
-        if new is not None and new is not node.outputs[0]:
-            [old] = node.outputs
-            if new.type != old.type:
-                new = old.type.filter_variable(new)
-            graph.replace(old, new, reason="stabilize")
+    for rule in (rewritten, evaluated):
+        for node in graph.toposort():
+            new = rule(node)
+            if new is not None and new is not node.outputs[0]:
+                graph.replace(node.outputs[0], node.outputs[0].type.filter_variable(new), reason="stabilize")
+
+
+def evaluated(node) -> Variable | None:
+    """The parts of a whole by the one of them that is evaluated."""
+    op, inputs = parts(node.outputs[0])
+    if not isinstance(op, Special) or op.name in KERNELS:
+        return None
+    name = op.name if op.name in PARTS else f"log_{op.name}"
+    whole, lower = PARTS[name]
+    below, part = OPS[f"{whole}_below"](*inputs), OPS[f"log_{whole}_part"](*inputs)
+    sides = (part, OPS["log1mexp"](part))
+    value = pt.switch(below > 0, *(sides if lower else sides[::-1]))
+    return value if name == op.name else pt.exp(value)
 
 
 def rewritten(node) -> Variable | None:

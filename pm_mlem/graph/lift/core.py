@@ -14,7 +14,7 @@ involved, and rebuilt as it is otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
@@ -118,6 +118,8 @@ class Context:
         Values that were lifted already.
     families : dict
         Contexts of the families of terms with the same graph (see :mod:`pm_mlem.graph.roles.families`).
+    sample : callable
+        Gives values of the parameters, for Ops that say nothing about the shape of their results.
     """
 
     leaves: dict[Variable, Lifted]
@@ -126,6 +128,7 @@ class Context:
     missing: list[tuple[int, ...]] = field(default_factory=list)
     memo: dict[Variable, Lifted] = field(default_factory=dict)
     families: dict[Any, Context] = field(default_factory=dict)
+    sample: Callable[[], Mapping[Variable, np.ndarray]] = dict
 
     def symbol(self, value: Lifted) -> Variable:
         """The symbolic array of a value; large constants become data inputs."""

@@ -159,6 +159,8 @@ def log1p(x: Variable, otherwise: Variable | None = None) -> Variable:
             return OPS[COMPLEMENTS[f"log_{name}"]](*inputs)
         if isinstance(inner, ps.Exp):
             return complement(inputs[0])
+        if isinstance(inner, ps.Pow) and inputs[1].type.dtype.startswith("float") and not is_constant(inputs[1]):
+            return complement(inputs[1] * log(inputs[0]))  # a fractional power: of a positive number
         if isinstance(inner, psm.Sigmoid):
             return -OPS["softplus"](inputs[0])
     return with_guard(Elemwise(ps.log1p))(x) if otherwise is None else otherwise
@@ -245,11 +247,12 @@ def negated(x: Variable) -> Variable:
     return -x
 
 
-def is_constant(x: Variable, value: float) -> bool:
+def is_constant(x: Variable, value: float | None = None) -> bool:
+    """Whether something is a constant, or a certain one."""
     op, inputs = parts(x)
     if isinstance(op, DimShuffle):
         return is_constant(inputs[0], value)
-    return isinstance(x, Constant) and bool(np.all(np.asarray(x.data) == value))
+    return isinstance(x, Constant) and (value is None or bool(np.all(np.asarray(x.data) == value)))
 
 
 def positive(x: Variable) -> bool:

@@ -128,26 +128,20 @@ def fit(
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
     from pm_mlem.estimate.estimate import Estimate
-    from pm_mlem.estimate.starts import start_points
     from pm_mlem.estimate.target import target_of
     from pm_mlem.graph.roles.choices import Choices
+    from pm_mlem.objective.verify import SlopeMismatch
     from pm_mlem.results.fit import Fit
 
     choices = Choices(tuple(latents or ()), dict(fixed or {}))
-    target = target_of(model, estimator, choices, weights, backend=backend, restraint=restraint_of(method))
-    algorithms = choose(method, target)
-    with progress(algorithms[0].title, enabled=progressbar) as observe:
-        points, more = start_points(starts, target, random_seed)
-        judge = Judge(target)
-        optimum, runs = multistart(
-            algorithms, target.problem(random_seed), points, flaw=judge.flaw,
-            fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
-        )  # fmt: skip
-        while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
-            target = target.with_bounds(grown)
-            start = Start("optimum with fewer states", optimum.point)
-            optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
-            judge = Judge(target)
+    for evaluated_by in dict.fromkeys((backend, "numba" if backend == "jax" else backend, "differences")):
+        target = target_of(model, estimator, choices, weights, backend=evaluated_by, restraint=restraint_of(method))
+        try:
+            target, optimum, runs, judge = maximize(target, method, starts, random_seed, progressbar)
+            break
+        except SlopeMismatch:  # somebody else's derivatives may be right
+            if evaluated_by == "differences":
+                raise
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(target, optimum.point))
     doubt = unconfirmed(optimum, runs)
@@ -161,6 +155,28 @@ def fit(
     how = f"{optimum.method} (auto)" if method == "auto" else optimum.method
     message, seconds = " ".join(filter(None, sentences)), time.perf_counter() - began
     return Fit(model, estimator, how, message, seconds, estimate, records(runs, estimator))
+
+
+def maximize(
+    target: Target, method: Method, starts: Any, random_seed: int | None, progressbar: bool
+) -> tuple[Target, Optimum, Sequence[Run], Judge]:
+    """The target (with larger bounds for its counts, where these were needed), its optimum, and the runs from all starts."""
+    from pm_mlem.estimate.starts import start_points
+
+    algorithms = choose(method, target)
+    with progress(algorithms[0].title, enabled=progressbar) as observe:
+        points, more = start_points(starts, target, random_seed)
+        judge = Judge(target)
+        optimum, runs = multistart(
+            algorithms, target.problem(random_seed), points, flaw=judge.flaw,
+            fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
+        )  # fmt: skip
+        while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
+            target = target.with_bounds(grown)
+            start = Start("optimum with fewer states", optimum.point)
+            optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
+            judge = Judge(target)
+    return target, optimum, runs, judge
 
 
 # --- what to run ------------------------------------------------------------------------------------------

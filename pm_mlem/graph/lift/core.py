@@ -140,7 +140,7 @@ class Context:
         if id(data) not in self.placeholders:
             self.note_missing(data)
             name = f"data_{len(self.placeholders)}"
-            variable = pt.tensor(name, dtype=str(data.dtype), shape=data.shape)
+            variable = as_data(pt.tensor(name, dtype=str(data.dtype), shape=data.shape))
             self.placeholders[id(data)] = (variable, data)
         return self.placeholders[id(data)][0]
 
@@ -208,6 +208,16 @@ def constant(data: Any, variable: Variable | None = None) -> Lifted:
     array = np.asarray(data)
     array = array.astype(wide(array.dtype), copy=False)
     return Lifted(shape=array.shape, data=array)
+
+
+def as_data(variable: Variable) -> Variable:
+    """Marks an input that holds data: nothing is derived by it."""
+    variable.tag.holds_data = True
+    return variable
+
+
+def is_data(variable: Variable) -> bool:
+    return getattr(variable.tag, "holds_data", False)
 
 
 def wide(dtype: Any) -> np.dtype:

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.lift.core import as_data
 from pm_mlem.graph.roles.checks import check_data, check_labels, check_names, check_supported
 from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.densities import log_density, unscaled
@@ -124,7 +125,7 @@ class Builder:
     def as_input(self, name: str, data: Lifted) -> Lifted:
         """Observed data as a symbol; the copy keeps them apart from the same array in another role."""
         array = data.data.copy()
-        symbol = tensor(name, dtype=str(array.dtype), shape=array.shape)
+        symbol = as_data(tensor(name, dtype=str(array.dtype), shape=array.shape))
         self.inputs[name] = symbol, array
         return Lifted(array.shape, symbol=symbol)
 

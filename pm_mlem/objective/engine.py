@@ -268,7 +268,8 @@ def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backen
         objective, note = build_objective(tables, estimator, backend), ""
     except NotLowered as error:
         objective = build_objective(tables, estimator, "numba")
-        note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead. "
+        reason = str(error).split("{")[0].rstrip(".")  # without the parameters of an Op
+        note = f"JAX lacks an operation of this model ({reason}); it is evaluated by PyTensor's numba backend instead. "
     note += DIFFERENCES[objective.exact] if backend != "differences" else NO_SLOPE
     return Engine(objective, data, choices, backend, note=note.strip(), contents=now)
 

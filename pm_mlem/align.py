@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pm_mlem.precision import double
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -18,6 +20,7 @@ BY = ("responsibilities", "parameters")
 SAMPLE = ("chain", "draw")
 
 
+@double()
 def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr.DataTree:
     """Bring the draws of a posterior into the order of a fit's states, each draw by itself.
 

@@ -15,6 +15,7 @@ from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
 from pm_mlem.optimize.multistart import Check, Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.optimize.truncated import TruncatedNewton
+from pm_mlem.precision import double
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
@@ -35,6 +36,7 @@ CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
 
+@double()
 def fit(
     model: pm.Model | None = None,
     estimator: str = "mle",

@@ -217,6 +217,7 @@ NO_SLOPE = (
     "differences at several points): the gradient and the Hessian are central differences of the log-density instead."
 )
 
+
 class Replayed:
     """An iterator that can be gone through again, as far as it has been gone through."""
 

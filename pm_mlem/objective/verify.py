@@ -285,7 +285,6 @@ def term_checks(tables: ModelTables) -> Callable[[Point, Sequence[np.ndarray]], 
 
 def as_pymc(inputs: list[Variable], outputs: list[Variable]) -> Callable[[list], list]:
     """The graphs node by node, or, where a node cannot be evaluated as it stands, rewritten as PyMC would."""
-
     runs = [function(inputs, outputs, mode=PLAIN, on_unused_input="ignore")]
 
     def run(arguments):

@@ -35,7 +35,9 @@ TINY = 1e-300
 def log1mexp(x):
     """``log(1 - exp(x))`` for x <= 0, with its slope to the last digit; -inf, with slope 0, at 0."""
     small = x > -np.log(2.0)
-    return jnp.where(small, jnp.log(-jnp.expm1(jnp.where(small, x, -1.0))), jnp.log1p(-jnp.exp(jnp.where(small, -1.0, x))))
+    return jnp.where(
+        small, jnp.log(-jnp.expm1(jnp.where(small, x, -1.0))), jnp.log1p(-jnp.exp(jnp.where(small, -1.0, x)))
+    )
 
 
 @log1mexp.defjvp
@@ -220,9 +222,7 @@ def beta_slopes(order, primals, tangents):
 
     change = times(lambda: -jnp.stack([full[at[j + 1, k]] for j, k in own]), da)
     change = change + times(lambda: jnp.stack([full[at[j, k + 1]] for j, k in own]), db)
-    change = change + times(
-        lambda: jnp.stack([boundary(j, k) for j, k in own]) - (a / x - b / (1.0 - x)) * value, dx
-    )
+    change = change + times(lambda: jnp.stack([boundary(j, k) for j, k in own]) - (a / x - b / (1.0 - x)) * value, dx)
     return value, jnp.broadcast_to(change, value.shape)
 
 
@@ -262,7 +262,9 @@ def log_beta_part(a, b, x):
     inside = valid & (x > 0.0) & (x < 1.0)
     a, b, x = jnp.where(inside, a, 1.0), jnp.where(inside, b, 1.0), jnp.where(inside, x, 0.5)
     below, both = beta_below(a, b, x), a + b
-    front = a * log_ratio(x, a / both) + b * log_ratio(1.0 - x, b / both) + 0.5 * jnp.log(a * (b / both) / (2.0 * np.pi))
+    front = (
+        a * log_ratio(x, a / both) + b * log_ratio(1.0 - x, b / both) + 0.5 * jnp.log(a * (b / both) / (2.0 * np.pi))
+    )
     front = front - stirling(a) - stirling(b) + stirling(both)
     a, b, x = jnp.where(below, a, b), jnp.where(below, b, a), jnp.where(below, x, 1.0 - x)
     end = jax.lax.stop_gradient(beta_end(a, b, x))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.scalar.basic import Add, Mul
 from pytensor.tensor.elemwise import Elemwise
 
@@ -23,6 +22,7 @@ from pm_mlem.graph.ops.semirings import Choice
 from pm_mlem.graph.ops.shield import needs_guard
 from pm_mlem.objective.lowering import kernels
 from pm_mlem.objective.lowering.callbacks import callback
+from pm_mlem.objective.lowering.dispatch import jax_funcify
 from pm_mlem.objective.lowering.guarded import GuardedElemwise, guard, guarded
 from pm_mlem.objective.lowering.stable import stabilize
 

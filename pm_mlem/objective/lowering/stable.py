@@ -12,19 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.scalar.math as psm
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.scalar.basic import ScalarOp
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 
 from pm_mlem.graph.ops.operations import guarded as with_guard
 from pm_mlem.objective.lowering import incomplete, kernels
+from pm_mlem.objective.lowering.dispatch import jax_funcify
 
 HALF = float(np.log(0.5))
 

@@ -17,8 +17,10 @@ from pm_mlem.graph.tables.known_labels import independent_units
 from pm_mlem.graph.tables.units import UnitGroup, unit_groups
 from pm_mlem.inference.information import Information
 from pm_mlem.optimize.problem import Optimum, Status
+from pm_mlem.precision import in_double
 
 
+@in_double
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """A target at a point.

@@ -266,7 +266,7 @@ def term_checks(tables: ModelTables) -> Callable[[Point, Sequence[np.ndarray]], 
     def compare(point: Point, read: Sequence[np.ndarray]) -> float:
         given = {rv: variable_value(rv, tables, point) for rv in structure.stand_ins}
         with np.errstate(all="ignore"):
-            results = run([given[rv] for rv in inputs.values()])
+            results = run([np.asarray(given[rv], dtype=v.type.dtype) for v, rv in inputs.items()])
         for (name, _), result in zip(expected, results, strict=False):
             value = float(result)
             found = 0.0

@@ -32,7 +32,7 @@ class Deferred(ModuleType):
         if name == "jax_funcify":
             self.__class__ = ModuleType
             jax.config.update("jax_enable_x64", pytensor.config.floatX == "float64")
-        return super().__getattribute__(name)
+        return ModuleType.__getattribute__(self, name)
 
 
 known = PLACE in sys.modules

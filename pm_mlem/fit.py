@@ -162,7 +162,7 @@ def fit(
 def maximize(
     target: Target, method: Method, starts: Any, random_seed: int | None, progressbar: bool
 ) -> tuple[Target, Optimum, Sequence[Run], Judge]:
-    """The target (with larger bounds for its counts, where these were needed), its optimum, and the runs from all starts."""
+    """The target (with larger bounds for its counts, if need be), its optimum, and the runs from all starts."""
     from pm_mlem.estimate.starts import start_points
 
     algorithms = choose(method, target)

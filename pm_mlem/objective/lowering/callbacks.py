@@ -203,7 +203,7 @@ class Differences:
 
 
 class Directional:
-    """The derivative of a pullback along a cotangent: ``(*inputs, *weights, *cotangents) ->`` by the inputs, by the weights.
+    """The derivative of a pullback along cotangents: ``(*inputs, *weights, *cotangents) -> [by inputs, by weights]``.
 
     For a pullback ``J(x)' w`` and a cotangent c these are the derivatives of ``w' f`` and of ``f`` along c, so two
     evaluations are enough, whatever the number of inputs.

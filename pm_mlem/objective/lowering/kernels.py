@@ -66,9 +66,16 @@ def log_erf(x):
     return jnp.where(near, close, jnp.log1p(-jax.scipy.special.erfc(jnp.where(near, 0.5, x))))
 
 
+@jax.custom_jvp
 def log_i0(x):
     """Logarithm of the modified Bessel function of order 0."""
     return jnp.log(jax.scipy.special.i0e(x)) + jnp.abs(x)
+
+
+@log_i0.defjvp
+def _(primals, tangents):
+    [x], [t] = primals, tangents
+    return log_i0(x), t * jax.scipy.special.i1e(x) / jax.scipy.special.i0e(x)
 
 
 def logsumexp(x, axis: int):

@@ -29,13 +29,12 @@ fit = look(mlem.fit(first, starts=1, progressbar=False))
 values = [fit.log_likelihood, *look(fit.summary())[["estimate", "se"]].to_numpy().ravel()]
 for step in mlem.em_steps(first, max_iterations=2):
     look(step.estimates)
-look(fit.to_datatree())
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_enable_x64", False)
 again = look(mlem.fit(first, starts=1, progressbar=False, method="lbfgs"))
 values.append(again.log_likelihood)
 print(sorted(set(seen)))
-import pymc.sampling.jax
+from pytensor.link.jax.dispatch import jax_funcify
 print(jax.config.jax_enable_x64)
 print(*[repr(float(v)) for v in values])
 """

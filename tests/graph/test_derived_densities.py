@@ -44,10 +44,10 @@ def unobserved():
 
 
 def below_a_function():
-    mu = pm.Normal("mu")
-    pm.CustomDist(
-        "w", mu, dist=lambda mu, size: pt.exp(pm.Normal.dist(mu, 1.0, size=size)), observed=np.exp(WALK[:, 0])
-    )
+    def positive(mu, size):
+        return pt.exp(pm.Normal.dist(mu, 1.0, size=size))
+
+    pm.CustomDist("w", pm.Normal("mu"), dist=positive, observed=np.exp(WALK[:, 0]))
 
 
 def areas():
@@ -56,11 +56,10 @@ def areas():
     pm.CAR("phi", mu=np.zeros(4), W=near, alpha=alpha, tau=tau, observed=[0.3, -0.2, 0.5, 0.1])
 
 
-@pytest.mark.parametrize(
-    "build",
-    [gaussian, batched, multivariate, heavy_tails, unobserved, below_a_function, areas],
-    ids=lambda f: f.__name__,
-)
+CASES = [gaussian, batched, multivariate, heavy_tails, unobserved, below_a_function, areas]
+
+
+@pytest.mark.parametrize("build", CASES, ids=lambda f: f.__name__)
 def test_the_density_is_pymcs(build):
     with pm.Model() as model, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyMC's steps, lengths and transposes
@@ -80,8 +79,9 @@ def test_reductions_of_a_scalar_are_the_scalar(reduce, axis):
     with pm.Model() as model:
         s = pm.HalfNormal("s", 1)
         pm.Potential("p", -3 * reduce(pt.log(s), axis=axis) - 2 / s)
-    [density] = read(model).densities
-    value = function([d for d in read(model).free_inputs], read(model).densities[0].array, mode=PLAIN)
+    tables = read(model)
+    [density] = tables.densities
+    value = function(tables.free_inputs, density.array, mode=PLAIN)
     assert density.lifted.shape == ()
     assert float(value(0.5)) == pytest.approx(-3 * np.log(0.5) - 4)
 

@@ -33,6 +33,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_enable_x64", False)
 again = look(mlem.fit(first, starts=1, progressbar=False, method="lbfgs"))
 values.append(again.log_likelihood)
+values.append(mlem.fit(first, starts=1, progressbar=False, backend="c").log_likelihood)
 print(sorted(set(seen)))
 from pytensor.link.jax.dispatch import jax_funcify
 print(jax.config.jax_enable_x64)

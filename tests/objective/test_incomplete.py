@@ -35,8 +35,8 @@ def gamma(lower_part):
 
 
 def beta(a, b, x):
-    part = incomplete.log_beta_part(a, b, x)
-    return jnp.where(incomplete.beta_below(a, b, x), part, incomplete.log1mexp(part))
+    part = incomplete.log_beta_part(a, b, x, 1.0 - x)
+    return jnp.where(incomplete.beta_below(a, b, x, 1.0 - x), part, incomplete.log1mexp(part))
 
 
 FUNCTIONS = {"gammainc": gamma(True), "gammaincc": gamma(False), "betainc": beta}
@@ -84,6 +84,11 @@ def test_guarded_logarithms(function, slope, points):
     assert np.all(np.isfinite(second[np.abs(points) > 1e-100]))
 
 
+def student_logcdf(x):
+    with pm.Model():
+        return pm.logcdf(pm.StudentT.dist(nu=5.0), x)
+
+
 def forms():
     """Expressions of distribution functions, and what they are equal to."""
     x, y, c = pt.dvector("x"), pt.dvector("y"), pt.lvector("c")
@@ -95,6 +100,7 @@ def forms():
         "log1mexp of log1mexp": ([x], log1mexp(log1mexp(x)), [-1e-20], -1e-20),
         "survival of a gamma": ([x, y], log1mexp(tail), [2.0, 90.0], far),
         "survival of a beta": ([x], log1mexp(pt.log(pt.betainc(3.0, 2.0, x))), [1 - 2.0**-40], np.log(rest)),
+        "Student t": ([x], log1mexp(student_logcdf(x)), [1e12], stats.t.logsf(1e12, 5.0)),
         "through a switch": ([c, x, y], log1mexp(pt.switch(c > 0, tail, -np.inf)), [1, 2.0, 90.0], far),
         "half-normal": ([x], log1mexp(mass), [30.0], np.log(special.erfcx(30.0)) - 900),
         "logistic": ([x], log1mexp(-pt.softplus(-x)), [800.0], -800.0),

@@ -110,8 +110,43 @@ def specs(outputs: Sequence[Variable]) -> list[jax.ShapeDtypeStruct]:
 
 
 def called(run: Callable[..., Arrays], shapes: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., list]:
-    """A NumPy function as one of JAX, without derivatives."""
-    return lambda *args: list(jax.pure_callback(run, list(shapes), *args, vmap_method="sequential"))
+    """A NumPy function as one of JAX, without derivatives.
+
+    Numbers of 64 bits cross as pairs of 32 bits: JAX calls back from a thread of its own, where it would round them to
+    what the user's switch for 64 bits says.
+    """
+    halves = [jax.ShapeDtypeStruct((*s.shape, 2), "uint32") if is_wide(s.dtype) else s for s in shapes]
+
+    def call(*args):
+        arrays = [jnp.asarray(a) for a in args]
+        dtypes = [a.dtype for a in arrays]
+
+        def evaluate(*given):
+            results = run(*[whole(np.asarray(a), dtype) for a, dtype in zip(given, dtypes, strict=True)])
+            return [halved(np.asarray(r, dtype=s.dtype)) for r, s in zip(results, shapes, strict=True)]
+
+        sent = [jax.lax.bitcast_convert_type(a, jnp.uint32) if is_wide(a.dtype) else a for a in arrays]
+        results = jax.pure_callback(evaluate, halves, *sent, vmap_method="sequential")
+        return [
+            jax.lax.bitcast_convert_type(r, s.dtype) if is_wide(s.dtype) else r
+            for r, s in zip(results, shapes, strict=True)
+        ]
+
+    return call
+
+
+def is_wide(dtype) -> bool:
+    return np.dtype(dtype).itemsize == 8
+
+
+def whole(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers of 64 bits from their halves, others as they are."""
+    return np.array(array, order="C").view(dtype)[..., 0] if is_wide(dtype) else array
+
+
+def halved(array: np.ndarray) -> np.ndarray:
+    """The halves of numbers of 64 bits along a new last axis, other numbers as they are."""
+    return np.array(array, order="C")[..., None].view(np.uint32) if is_wide(array.dtype) else array
 
 
 def derivable(run: Callable[..., list], inputs: Sequence[Variable], wanted: Sequence[int], pullback: Callable):

@@ -178,24 +178,25 @@ def powers(order: int) -> list[tuple[int, int]]:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def beta_moments(order: int, end, a, b, x):
+def beta_moments(order: int, end, rest, a, b, x):
     """Integrals of ``log(x / t)**j log((1 - t) / (1 - x))**k t**(a - 1) (1 - t)**(b - 1)`` over t from 0 to x, divided
-    by ``x**a (1 - x)**b``; first axis: the :func:`powers`, j + k up to ``order``.
+    by ``x**a (1 - x)**b``; first axis: the :func:`powers`, j + k up to ``order``. ``rest`` is ``1 - x`` without the
+    rounding.
     """
     small = leads_to_zero(b, x)
-    most = -jnp.log1p(-x)
+    most = jnp.where(x < 0.5, -jnp.log1p(-jnp.minimum(x, 0.5)), -jnp.log(rest))
 
     def integrands(y):
         # On the logistic scale the integrand has the logarithm -a u + b l. Near 0 a long tail exp(-a u) is all that
         # matters far out, and its integral is known.
         logistic = jnp.log1p(x * jnp.expm1(-y))
-        height = -(a * (1.0 - x) - b * x) * y - (a + b) * (logistic + x * y)
-        rest = jnp.log1p(-x * jnp.exp(-y))
+        height = -(a * rest - b * x) * y - (a + b) * (logistic + x * y)
+        log_rest = jnp.log1p(-x * jnp.exp(-y))
         u, far, l = y + logistic, jnp.exp(height), -logistic
-        near, tail = (rest + most), jnp.exp(-a * y)
+        near, tail = log_rest + most, jnp.exp(-a * y)
         values = []
         for j, k in powers(order):
-            less = jnp.expm1((b - 1.0) * rest) if k == 0 else near**k * jnp.exp((b - 1.0) * rest) - most**k
+            less = jnp.expm1((b - 1.0) * log_rest) if k == 0 else near**k * jnp.exp((b - 1.0) * log_rest) - most**k
             values.append(jnp.where(small, y**j * tail * less, u**j * l**k * far))
         return values
 
@@ -206,23 +207,24 @@ def beta_moments(order: int, end, a, b, x):
 
 
 def beta_slopes(order, primals, tangents):
-    end, a, b, x = primals
-    _, da, db, dx = tangents
+    end, rest, a, b, x = primals
+    _, _, da, db, dx = tangents
     known = isinstance(da, SymbolicZero) and isinstance(db, SymbolicZero)
-    full = beta_moments(order + (not known), end, a, b, x)
+    full = beta_moments(order + (not known), end, rest, a, b, x)
+    rest = rest - (x - jax.lax.stop_gradient(x))  # the same number, with its derivative
     at = {power: i for i, power in enumerate(powers(order + 1))}
     own = powers(order)
     value = full[: len(own)]
 
     def boundary(j, k):
         if j == k == 0:
-            return 1.0 / (x * (1.0 - x))
+            return 1.0 / (x * rest)
         left = j / x * full[at[j - 1, k]] if j else 0.0
-        return left + (k / (1.0 - x) * full[at[j, k - 1]] if k else 0.0)
+        return left + (k / rest * full[at[j, k - 1]] if k else 0.0)
 
     change = times(lambda: -jnp.stack([full[at[j + 1, k]] for j, k in own]), da)
     change = change + times(lambda: jnp.stack([full[at[j, k + 1]] for j, k in own]), db)
-    change = change + times(lambda: jnp.stack([boundary(j, k) for j, k in own]) - (a / x - b / (1.0 - x)) * value, dx)
+    change = change + times(lambda: jnp.stack([boundary(j, k) for j, k in own]) - (a / x - b / rest) * value, dx)
     return value, jnp.broadcast_to(change, value.shape)
 
 
@@ -234,38 +236,40 @@ def leads_to_zero(b, x):
     return (x <= 0.5) & (b * x <= 1.0)
 
 
-def beta_end(a, b, x):
+def beta_end(a, b, x, rest):
     """Where the integrand of the beta function may stop."""
     small = leads_to_zero(b, x)
-    c, d, w = jnp.where(small, 2.0, a), jnp.where(small, 2.0, b), jnp.where(small, 0.5, x)
-    rate, both = c * (1.0 - w) - d * w, c + d
+    c, d, w, z = (jnp.where(small, s, v) for s, v in ((2.0, a), (2.0, b), (0.5, x), (0.5, rest)))
+    rate, both = c * z - d * w, c + d
 
     def height(y):
         return -rate * y - both * (jnp.log1p(w * jnp.expm1(-y)) + w * y)
 
     def slope(y):
-        return -rate + both * w * (jnp.exp(-y) / (1.0 + w * jnp.expm1(-y)) - 1.0)
+        return -rate + both * w * (jnp.exp(-y) / (z + w * jnp.exp(-y)) - 1.0)
 
-    far = window(height, slope, jnp.sqrt(2.0 * DEPTH / (both * w * (1.0 - w))))
+    far = window(height, slope, jnp.sqrt(2.0 * DEPTH / (both * w * z)))
     return jnp.where(small, DEPTH / (1.0 + a), far)
 
 
-def beta_below(a, b, x):
+def beta_below(a, b, x, rest):
     """Whether the part of the beta function that is evaluated lies below its argument."""
-    return leads_to_zero(b, x) | (~leads_to_zero(a, 1.0 - x) & (x * (a + b) <= a))
+    return leads_to_zero(b, x) | (~leads_to_zero(a, rest) & (x * (a + b) <= a))
 
 
-def log_beta_part(a, b, x):
-    """Logarithm of a part of the beta function: ``I_x(a, b)`` from below, or ``1 - I_x(a, b)`` from above."""
-    a, b, x = jnp.broadcast_arrays(*[jnp.asarray(v, float) for v in (a, b, x)])
+def log_beta_part(a, b, x, rest):
+    """Logarithm of a part of the beta function: ``I_x(a, b)`` from below, or ``1 - I_x(a, b)`` from above.
+
+    ``rest`` is ``1 - x``: close to 1, it has digits that x has lost.
+    """
+    a, b, x, rest = jnp.broadcast_arrays(*[jnp.asarray(v, float) for v in (a, b, x, rest)])
     valid = (a > 0.0) & (b > 0.0) & (x >= 0.0) & (x <= 1.0)
-    inside = valid & (x > 0.0) & (x < 1.0)
+    inside = valid & (x > 0.0) & (rest > 0.0)
+    rest = jnp.where(inside, rest, 0.5)
     a, b, x = jnp.where(inside, a, 1.0), jnp.where(inside, b, 1.0), jnp.where(inside, x, 0.5)
-    below, both = beta_below(a, b, x), a + b
-    front = (
-        a * log_ratio(x, a / both) + b * log_ratio(1.0 - x, b / both) + 0.5 * jnp.log(a * (b / both) / (2.0 * np.pi))
-    )
+    below, both = beta_below(a, b, x, rest), a + b
+    front = a * log_ratio(x, a / both) + b * log_ratio(rest, b / both) + 0.5 * jnp.log(a * (b / both) / (2.0 * np.pi))
     front = front - stirling(a) - stirling(b) + stirling(both)
-    a, b, x = jnp.where(below, a, b), jnp.where(below, b, a), jnp.where(below, x, 1.0 - x)
-    end = jax.lax.stop_gradient(beta_end(a, b, x))
-    return part(inside, valid, front + jnp.log(beta_moments(0, end, a, b, x)[0]))
+    a, b, x, rest = (jnp.where(below, v, w) for v, w in ((a, b), (b, a), (x, rest), (rest, x)))
+    end, rest = jax.lax.stop_gradient((beta_end(a, b, x, rest), rest))
+    return part(inside, valid, front + jnp.log(beta_moments(0, end, rest, a, b, x)[0]))

@@ -9,7 +9,7 @@ own. The identities are exact and local, whatever distribution they come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -92,6 +92,8 @@ def evaluated(node) -> Variable | None:
         return None
     name = op.name if op.name in PARTS else f"log_{op.name}"
     whole, lower = PARTS[name]
+    if whole == "beta":
+        inputs = [*inputs[:2], *both_tails(inputs[2])]
     below, part = OPS[f"{whole}_below"](*inputs), OPS[f"log_{whole}_part"](*inputs)
     sides = (part, OPS["log1mexp"](part))
     value = pt.switch(below > 0, *(sides if lower else sides[::-1]))
@@ -217,6 +219,41 @@ def interval(terms: list[Variable]) -> Variable | None:
             by_complements = beyond_b + OPS["log1mexp"](beyond_a - beyond_b)
             return pt.switch(pt.gt(b, HALF), by_complements, a + term)
     return None
+
+
+def both_tails(x: Variable) -> tuple[Variable, Variable]:
+    """``x`` and ``1 - x`` without the difference where one is written, or where x is PyMC's of a Student t.
+
+    That is ``(t + s) / (2 s)``, ``s = sqrt(t**2 + nu)``; the smaller of the two is ``nu / (2 s (s + abs(t)))``.
+    """
+    op, inputs = parts(x)
+    if isinstance(op, ps.Sub) and is_constant(inputs[0], 1.0):
+        return x, inputs[1]
+    if isinstance(op, ps.TrueDiv):
+        for t, root, nu in roots(*inputs):
+            large = (abs(t) + root) / (2.0 * root)
+            small = nu / (2.0 * root * (root + abs(t)))
+            return pt.switch(t > 0, large, small), pt.switch(t > 0, small, large)
+    return x, 1.0 - x
+
+
+def roots(top: Variable, bottom: Variable) -> Iterator[tuple[Variable, Variable, Variable]]:
+    """``t, s, nu`` where the two are ``t + s`` and ``2 s``, s the square root of ``t**2 + nu``."""
+    (add, terms), (mul, factors) = parts(top), parts(bottom)
+    if not (isinstance(add, ps.Add) and isinstance(mul, ps.Mul) and len(terms) == len(factors) == 2):
+        return
+    for t, root in (terms, terms[::-1]):
+        op, inside = parts(root)
+        if not isinstance(op, ps.Sqrt) or not any(
+            f is root and is_constant(g, 2.0) for f, g in (factors, factors[::-1])
+        ):
+            continue
+        add, summands = parts(inside[0])
+        for square, nu in (summands, summands[::-1]) if isinstance(add, ps.Add) and len(summands) == 2 else ():
+            power, base = parts(square)
+            squared = isinstance(power, ps.Pow) and is_constant(base[1], 2.0)
+            if (squared or isinstance(power, ps.Sqr)) and base[0] is t:
+                yield t, root, nu
 
 
 # --- reading graphs -------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ class Special(ScalarOp):
     def impl(self, *inputs):
         raise NotImplementedError
 
+    def c_code(self, *arguments, **more):
+        raise NotImplementedError
+
 
 KERNELS: dict[str, Callable] = {
     "log1mexp": incomplete.log1mexp,

@@ -106,6 +106,7 @@ def forms():
         "half-normal": ([x], log1mexp(mass), [30.0], np.log(special.erfcx(30.0)) - 900),
         "logistic": ([x], log1mexp(-pt.softplus(-x)), [800.0], -800.0),
         "power": ([x, y], pt.log1p(-(x**y)), [0.5, 1e-20], np.log(np.log(2.0) * 1e-20)),
+        "underflow": ([x], pt.log(x * pt.exp(-x) * 3.0 / 2.0), [2000.0], np.log(3000.0) - 2000.0),
         "one minus": ([x], log1mexp(pt.log(1 - x)), [1e-30], np.log(1e-30)),
         "far interval": ([x, y], tail + log1mexp(before - tail), [2.0, 90.0], near + np.log1p(-np.exp(far - near))),
     }

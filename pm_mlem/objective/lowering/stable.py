@@ -140,13 +140,36 @@ def log(x: Variable, otherwise: Variable | None = None) -> Variable:
     if isinstance(op, DimShuffle):
         inner = log(inputs[0])
         return inner.dimshuffle(*op.new_order)
-    if isinstance(op, ps.Mul) and len(inputs) == 2:
-        for factor, rest in (inputs, inputs[::-1]):
-            if positive(factor):
-                return np.log(factor.data) + log(rest)
-    if isinstance(op, ps.TrueDiv) and positive(inputs[1]):
-        return log(inputs[0]) - np.log(inputs[1].data)
+    if isinstance(op, ps.Mul | ps.TrueDiv):
+        outside, inside = known_factors(x)
+        if outside and inside:
+            return pt.add(*outside, log(pt.mul(*inside) if len(inside) > 1 else inside[0]))
+        if outside:
+            return pt.add(*outside) if len(outside) > 1 else outside[0]
     return with_guard(Elemwise(ps.log))(x) if otherwise is None else otherwise
+
+
+def known_factors(x: Variable) -> tuple[list[Variable], list[Variable]]:
+    """Logarithms of the factors of a product that cannot be negative, and the other factors.
+
+    An exponential that underflows to 0 has a logarithm all the same.
+    """
+    op, inputs = parts(x)
+    if isinstance(op, ps.Exp):
+        return [inputs[0]], []
+    if positive(x):
+        return [pt.constant(np.log(x.data))], []
+    if isinstance(op, ps.Mul):
+        pairs = [known_factors(v) for v in inputs]
+        return [v for known, _ in pairs for v in known], [v for _, rest in pairs for v in rest]
+    if isinstance(op, ps.TrueDiv):
+        (known, rest), (below, left) = known_factors(inputs[0]), known_factors(inputs[1])
+        if not left:
+            return [*known, *[-v for v in below]], rest
+        if known:
+            top = pt.mul(*rest) if len(rest) > 1 else rest[0] if rest else pt.constant(1.0)
+            return known, [top / inputs[1]]
+    return [], [x]
 
 
 def log1p(x: Variable, otherwise: Variable | None = None) -> Variable:

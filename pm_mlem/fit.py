@@ -173,12 +173,20 @@ def maximize(
             algorithms, target.problem(random_seed), points, flaw=judge.flaw,
             fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
+        if optimum.status is Status.NOT_FINITE and np.isfinite(target.value(optimum.point)):
+            start = Start("initial point, moved to where there are derivatives", moved(optimum.point, random_seed))
+            optimum, runs = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
         while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
             target = target.with_bounds(grown)
             start = Start("optimum with fewer states", optimum.point)
             optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
             judge = Judge(target)
     return target, optimum, runs, judge
+
+
+def moved(point: np.ndarray, random_seed: int | None) -> np.ndarray:
+    """A point beside one without a gradient: where a distance is 0, say."""
+    return point + np.random.default_rng(random_seed).normal(scale=0.1, size=len(point))
 
 
 # --- what to run ------------------------------------------------------------------------------------------

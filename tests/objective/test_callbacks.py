@@ -109,6 +109,17 @@ def test_interpolated_priors():
     assert "no second derivative" in fit.message
 
 
+def test_a_start_without_derivatives_is_left():
+    """Two points at the same place have a distance, but it has no slope."""
+    with pm.Model() as result:
+        a = pm.Normal("a", shape=2)
+        pm.Potential("p", -((pt.sqrt(((a[:, None] - a[None, :]) ** 2).sum()) - 1.0) ** 2) - (a.sum() - 1.0) ** 2)
+    fit = mlem.fit(result, starts=1, random_seed=1, progressbar=False)
+    assert fit.converged
+    assert fit.log_likelihood == pytest.approx(0.0, abs=1e-9)
+    assert "moved" in fit.starts["origin"].iloc[0]
+
+
 def test_a_slope_that_is_wrong_is_differenced():
     """An Op whose gradient has the wrong sign."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pm_mlem.precision import double
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 BY = ("responsibilities", "parameters")
 
 
+@double()
 def align(datatree: xr.DataTree, to: Fit, *, by: str = "responsibilities") -> xr.DataTree:
     """Bring the draws of a posterior into the order of a fit's states, each draw by itself.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pm_mlem.precision import double
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from pm_mlem.results.statistics import Statistics
 
 
+@double()
 def compare(
     results: Mapping[str, Any],
     *,

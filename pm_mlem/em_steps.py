@@ -14,6 +14,7 @@ from pm_mlem.arguments import check_choice, current_model
 from pm_mlem.optimize.acceleration import begin, plain
 from pm_mlem.optimize.em import converged
 from pm_mlem.optimize.problem import Optimum, Status
+from pm_mlem.precision import double, in_double, items_in_double
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pm_mlem.results.fit import Fit
 
 
+@in_double
 @dataclass(frozen=True, eq=False)
 class EMStep:
     """One iteration of EM: an E-step at the current estimates, then an M-step.
@@ -130,6 +132,7 @@ class EMStep:
         )
 
 
+@double()
 def em_steps(
     model: pm.Model | None = None,
     estimator: str = "mle",
@@ -181,6 +184,7 @@ def em_steps(
     return iterate(target, target.space.unconstrain(start or {}, "start"), tolerance, max_iterations)
 
 
+@items_in_double
 def iterate(target: Target, point: np.ndarray, tolerance: float, limit: int) -> Iterator[EMStep]:
     from pm_mlem.estimate.estimate import Estimate
 

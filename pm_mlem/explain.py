@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import pymc as pm
 
+from pm_mlem.precision import wide_graphs
+
 SMALLEST_LOOP = 6
 
 
@@ -48,6 +50,7 @@ class Plan:
         return f"Plan({len(self.roles)} variables, {len(self.steps)} elimination steps, cost {self.cost})"
 
 
+@wide_graphs()
 def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = None) -> Plan:
     """Print which variables are parameters, latents and data, and how the latents are summed out.
 

@@ -15,6 +15,7 @@ from pm_mlem.errors import LocalOptimaWarning
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
 from pm_mlem.optimize.multistart import Check, Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.optimize.truncated import TruncatedNewton
+from pm_mlem.precision import double
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:  # JAX is imported when the first model is fitted
@@ -35,6 +36,7 @@ CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
 
+@double()
 def fit(
     model: pm.Model | None = None,
     estimator: str = "mle",
@@ -131,26 +133,20 @@ def fit(
         raise NotImplementedError("quadrature= belongs to continuous latents, which are not implemented.")
 
     from pm_mlem.estimate.estimate import Estimate
-    from pm_mlem.estimate.starts import start_points
     from pm_mlem.estimate.target import target_of
     from pm_mlem.graph.roles.choices import Choices
+    from pm_mlem.objective.verify import SlopeMismatch
     from pm_mlem.results.fit import Fit
 
     choices = Choices(tuple(latents or ()), dict(fixed or {}))
-    target = target_of(model, estimator, choices, weights, backend=backend, restraint=restraint_of(method))
-    algorithms = choose(method, target)
-    with progress(algorithms[0].title, enabled=progressbar) as observe:
-        points, more = start_points(starts, target, random_seed)
-        judge = Judge(target)
-        optimum, runs = multistart(
-            algorithms, target.problem(random_seed), points, flaw=judge.flaw,
-            fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
-        )  # fmt: skip
-        while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
-            target = target.with_bounds(grown)
-            start = Start("optimum with fewer states", optimum.point)
-            optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
-            judge = Judge(target)
+    for evaluated_by in dict.fromkeys((backend, "numba" if backend == "jax" else backend, "differences")):
+        target = target_of(model, estimator, choices, weights, backend=evaluated_by, restraint=restraint_of(method))
+        try:
+            target, optimum, runs, judge = maximize(target, method, starts, random_seed, progressbar)
+            break
+        except SlopeMismatch:  # somebody else's derivatives may be right
+            if evaluated_by == "differences":
+                raise
     if optimum.status is Status.NOT_FINITE:
         raise ValueError(nowhere_finite(target, optimum.point))
     doubt = unconfirmed(optimum, runs)
@@ -164,6 +160,36 @@ def fit(
     how = f"{optimum.method} (auto)" if method == "auto" else optimum.method
     message, seconds = " ".join(filter(None, sentences)), time.perf_counter() - began
     return Fit(model, estimator, how, message, seconds, estimate, records(runs, estimator))
+
+
+def maximize(
+    target: Target, method: Method, starts: Any, random_seed: int | None, progressbar: bool
+) -> tuple[Target, Optimum, Sequence[Run], Judge]:
+    """The target (with larger bounds for its counts, if need be), its optimum, and the runs from all starts."""
+    from pm_mlem.estimate.starts import start_points
+
+    algorithms = choose(method, target)
+    with progress(algorithms[0].title, enabled=progressbar) as observe:
+        points, more = start_points(starts, target, random_seed)
+        judge = Judge(target)
+        optimum, runs = multistart(
+            algorithms, target.problem(random_seed), points, flaw=judge.flaw,
+            fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
+        )  # fmt: skip
+        if optimum.status is Status.NOT_FINITE and np.isfinite(target.value(optimum.point)):
+            start = Start("initial point, moved to where there are derivatives", moved(optimum.point, random_seed))
+            optimum, runs = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
+        while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
+            target = target.with_bounds(grown)
+            start = Start("optimum with fewer states", optimum.point)
+            optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
+            judge = Judge(target)
+    return target, optimum, runs, judge
+
+
+def moved(point: np.ndarray, random_seed: int | None) -> np.ndarray:
+    """A point beside one without a gradient: where a distance is 0, say."""
+    return point + np.random.default_rng(random_seed).normal(scale=0.1, size=len(point))
 
 
 # --- what to run ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pm_mlem.precision import double
 from pm_mlem.progress import progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ STARTS = 5
 """Starts of the alternative in every bootstrap replicate."""
 
 
+@double()
 def likelihood_ratio_test(
     null: Fit,
     alternative: Fit,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
+from pm_mlem.precision import double
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -32,6 +34,7 @@ REFUSED = {
 }
 
 
+@double()
 def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=None, **kwargs) -> xr.DataTree:
     """Draws from the posterior of a fitted model, latents included.
 

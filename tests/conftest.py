@@ -8,6 +8,7 @@ CACHE = Path(__file__).resolve().parents[1] / ".cache"
 os.environ.setdefault("PYTENSOR_FLAGS", f"base_compiledir={CACHE / 'pytensor'}")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # for tests that call the rooms themselves; users' calls need no switch
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # a fifth less time; `make documents plain` have them all
 
 import jax  # noqa: E402

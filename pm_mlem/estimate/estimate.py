@@ -19,8 +19,10 @@ from pm_mlem.graph.tables.observations import Observations, observations
 from pm_mlem.graph.tables.units import UnitGroup, unit_groups, units_of_elements
 from pm_mlem.inference.information import Information
 from pm_mlem.optimize.problem import Optimum, Status
+from pm_mlem.precision import in_double
 
 
+@in_double
 @dataclass(frozen=True, eq=False)
 class Estimate:
     """A target at a point.

@@ -15,11 +15,13 @@ from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import state_labels
 from pm_mlem.estimate.target import Target
 from pm_mlem.graph.tables.units import data_entries, unit_groups, units_of_elements
+from pm_mlem.precision import double, in_double
 
 MOST_COLUMNS = 12
 """Columns of an observed matrix that are looked at one by one."""
 
 
+@in_double
 @dataclass(frozen=True, eq=False)
 class ObservedDensity:
     """The density of the rows of one observed variable at the estimates.
@@ -96,6 +98,7 @@ class ObservedDensity:
         return np.broadcast_to(self._shares, shape)
 
 
+@double()
 def observed_density(estimate: Estimate, name: str | None = None, latent: str | None = None) -> ObservedDensity:
     """The density of an observed variable at an estimate.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import count
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -39,7 +40,7 @@ from pm_mlem.objective.m_step import (
 )
 from pm_mlem.objective.objective import Estimator, Objective, build_objective, data_of
 from pm_mlem.objective.readout import Readout, build_readout
-from pm_mlem.objective.verify import verify_objective, verify_plan
+from pm_mlem.objective.verify import Mismatch, bug, check_units, points, verify_objective, verify_plan
 from pm_mlem.objective.watches import Inspector
 
 
@@ -66,12 +67,48 @@ class Engine:
         return self.objective.estimator
 
     @cached_property
-    def reference(self) -> tuple[np.ndarray, float]:
-        """A point and the objective there, evaluated and checked without what is compiled (see ``verify.py``)."""
-        space = self.objective.space
-        u = space.initial + np.random.default_rng(7).normal(scale=0.1, size=space.size)
-        value = verify_plan(self.objective.tables, space.values(u))
-        return u, value if self.objective.penalty is None else value + float(self.objective.penalty(space.constrain(u)))
+    def references(self) -> Replayed:
+        """Points and the objective there, evaluated and checked when they are asked for."""
+        return Replayed(self.checked_points())
+
+    def check_plan(self) -> None:
+        """Check the plan, compiled functions apart.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A check fails at all points: a bug of this package.
+        """
+        next(iter(self.references))
+
+    def checked_points(self) -> Iterator[tuple[np.ndarray, float]]:
+        """Points and the objective there, evaluated and checked without what is compiled (see ``verify.py``).
+
+        Those where it is finite come first.
+
+        Raises
+        ------
+        UnsupportedModelError
+            A check fails at all points: a bug of this package.
+        """
+        space, tables, penalty = self.objective.space, self.objective.tables, self.objective.penalty
+        check_units(tables)
+        failed, late = "", []
+        for u in points(space.initial):
+            try:
+                value = verify_plan(tables, space.values(u))
+            except Mismatch as mismatch:
+                failed = failed or str(mismatch)
+                continue
+            if not np.isfinite(value):
+                late.append((u, value))
+                continue
+            failed = ""
+            late = []
+            yield u, value if penalty is None else value + float(penalty(space.constrain(u)))
+        if failed:
+            raise bug(failed)
+        yield from late
 
     def verify(self, name: Literal["em_map", "value_and_gradient", "derivatives"]) -> None:
         """Check a compiled function against the reference before its first use.
@@ -83,7 +120,7 @@ class Engine:
         """
         if name in self.verified:
             return
-        objective, (u, expected) = self.objective, self.reference
+        objective = self.objective
         unit = np.ones(objective.n_units)
 
         def evaluate(v):
@@ -92,7 +129,7 @@ class Engine:
             value, gradient, *_ = getattr(objective, name)(v, unit, self.data)
             return float(value), np.asarray(gradient)
 
-        verify_objective(evaluate, u, expected)
+        verify_objective(evaluate, self.references)
         self.verified.add(name)
 
     @cached_property
@@ -165,6 +202,36 @@ class Engine:
         return jax.jit(tempered_map(self.objective, self.m_step))
 
 
+DIFFERENCES = {
+    0: "An operation of this model has no derivative: the gradient is a central difference of the log-density, and "
+    "standard errors come from differences of these.",
+    1: "An operation of this model has no second derivative: Hessians, and standard errors from them, are central "
+    "differences of the gradient.",
+    2: "",
+}
+"""What is said where derivatives are missing, by the number of those that are exact."""
+NO_SLOPE = (
+    "The derivatives that JAX and PyTensor give for this model are not those of its log-density (they differ from its "
+    "differences at several points): the gradient and the Hessian are central differences of the log-density instead."
+)
+
+
+class Replayed:
+    """An iterator that can be gone through again, as far as it has been gone through."""
+
+    def __init__(self, source: Iterator):
+        self.source, self.seen = source, []
+
+    def __iter__(self) -> Iterator:
+        for i in count():
+            if i == len(self.seen):
+                try:
+                    self.seen.append(next(self.source))
+                except StopIteration:
+                    return
+            yield self.seen[i]
+
+
 ENGINES: WeakKeyDictionary[pm.Model, dict[tuple, Engine]] = WeakKeyDictionary()
 
 
@@ -197,10 +264,13 @@ def build_engine(model: pm.Model, estimator: Estimator, choices: Choices, backen
         check_held(tables)
     data = data_of(tables)
     try:
-        return Engine(build_objective(tables, estimator, backend), data, choices, backend)
+        objective, note = build_objective(tables, estimator, backend), ""
     except NotLowered as error:
-        note = f"JAX lacks an operation of this model ({error}); it is evaluated by PyTensor's numba backend instead."
-        return Engine(build_objective(tables, estimator, "numba"), data, choices, backend, note=note)
+        objective = build_objective(tables, estimator, "numba")
+        reason = str(error).split("{")[0].rstrip(".")  # without the parameters of an Op
+        note = f"JAX lacks an operation of this model ({reason}); it is evaluated by PyTensor's numba backend instead. "
+    note += DIFFERENCES[objective.exact] if backend != "differences" else NO_SLOPE
+    return Engine(objective, data, choices, backend, note=note.strip())
 
 
 def with_restraint(engine: Engine, restraint: Restraint) -> Engine:

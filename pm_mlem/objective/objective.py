@@ -17,7 +17,7 @@ from pm_mlem.objective.evaluators.chunks import build_chunks
 from pm_mlem.objective.evaluators.protocol import Evaluator, Posterior
 from pm_mlem.objective.evaluators.whole import Whole, largest_array
 from pm_mlem.objective.kinks import Kinks, find_kinks
-from pm_mlem.objective.lowering.lower import Backend, NotLowered, lower
+from pm_mlem.objective.lowering.lower import Backend, NotLowered, exact_derivatives, lower
 from pm_mlem.objective.space import ParameterSpace, build_space
 from pm_mlem.objective.weights import product
 
@@ -44,6 +44,8 @@ class Objective:
     """Who goes through the rows: ``whole``, or chunks of them where the data are large"""
     guards: Callable[..., list]
     prior: Callable[..., list]
+    exact: int = 2
+    """How many derivatives are exact; those of higher order are differences, behind callbacks"""
     penalty: Callable | None = None
     """theta list -> what is added to the log-likelihood to keep scales away from 0"""
 
@@ -286,7 +288,8 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     whole = Whole(tables, backend, densities, partition, probed)
     chunks = build_chunks(whole, infinite) if backend == "jax" else None
-    return Objective(tables, space, estimator, backend, whole, chunks or whole, guards, prior)
+    exact = exact_derivatives(densities, prior)
+    return Objective(tables, space, estimator, backend, whole, chunks or whole, guards, prior, exact)
 
 
 __all__ = ["Backend", "Estimator", "NotLowered", "Objective", "build_objective", "data_of", "product"]

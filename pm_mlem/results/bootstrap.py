@@ -28,6 +28,7 @@ from pm_mlem.inference.resampling import (
     percentile,
 )
 from pm_mlem.optimize.problem import Status
+from pm_mlem.precision import in_double
 from pm_mlem.progress import progress
 from pm_mlem.results.datatree import attributes, posterior, tree_of
 from pm_mlem.results.reported import Reported
@@ -42,6 +43,7 @@ MOST_AMBIGUOUS = 0.3
 """Share of ambiguous replicates from which the states cannot be told apart."""
 
 
+@in_double
 @dataclass(frozen=True, eq=False, repr=False)
 class Bootstrap:
     """Replicates of a fit, made by :meth:`pm_mlem.Fit.bootstrap`.

@@ -13,6 +13,7 @@ import xarray as xr
 
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.optimize.problem import Status
+from pm_mlem.precision import in_double
 from pm_mlem.results import datatree, hypothesis_tests, uncertainty
 from pm_mlem.results import estimates as labelled
 from pm_mlem.results import predict as prediction
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+@in_double
 class Fit(Shown):
     """Maximum-likelihood or maximum-a-posteriori estimates of a PyMC model.
 

@@ -29,7 +29,7 @@ Coords = Mapping[str, Sequence]
 def score(estimate: Estimate, data: Data, coords: Coords | None) -> float:
     """See :meth:`pm_mlem.Fit.score`."""
     target = target_at(estimate, with_new_data(estimate.target, data, coords))
-    target.engine.reference  # noqa: B018  (checks the plan)
+    target.engine.check_plan()
     return target.log_likelihood(estimate.point)
 
 

@@ -198,13 +198,17 @@ def test_unknown_operation_on_a_latent_is_refused_by_name():
 
 
 @pytest.mark.compiled
-def test_an_operation_without_a_derivative_is_refused_by_name():
-    with pm.Model() as result:
-        _, z = base()
-        mu = pm.Normal("mu", shape=2)
-        pm.Normal("y", Shuffle()(mu[z]), 1.0, observed=Y)
-    with pytest.raises(mlem.UnsupportedModelError, match="no derivative.*Shuffle"):
-        mlem.fit(result, progressbar=False)
+def test_an_operation_without_a_derivative_is_differenced():
+    fits = []
+    for shuffle in (Shuffle(), lambda x: x[::-1]):
+        with pm.Model() as result:
+            _, z = base()
+            mu = pm.Normal("mu", shape=2, initval=[-1.0, 1.0])
+            pm.Normal("y", shuffle(mu[z]), 1.0, observed=Y)
+        fits.append(mlem.fit(result, starts=1, progressbar=False))
+    assert "no derivative" in fits[0].message
+    assert fits[0].log_likelihood == pytest.approx(fits[1].log_likelihood, abs=1e-9)
+    np.testing.assert_allclose(fits[0].standard_errors()["mu"], fits[1].standard_errors()["mu"], rtol=1e-4)
 
 
 def test_sum_over_many_latents_is_refused_by_name():

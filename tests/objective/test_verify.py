@@ -12,7 +12,8 @@ from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables import tabulate
 from pm_mlem.objective import objective
-from pm_mlem.objective.verify import verify_plan
+from pm_mlem.objective.engine import Replayed
+from pm_mlem.objective.verify import SlopeMismatch, points, verify_objective, verify_plan
 from structures import STRUCTURES, build
 
 
@@ -88,3 +89,62 @@ def test_wrong_plans_are_refused(mutant, monkeypatch):
     mutant(monkeypatch)
     with pytest.raises(mlem.UnsupportedModelError, match="bug in pm_mlem"):
         mlem.fit(model, starts=1, progressbar=False)
+
+
+# --- several points -------------------------------------------------------------------------------------------
+
+
+def quadratic(u, *, value=0.0, slope=1.0):
+    return -float(u @ u) + value, -2.0 * slope * u
+
+
+PLACES = [np.array([1.0, 2.0]), np.array([0.5, -1.0])]
+REFERENCES = [(u, quadratic(u)[0]) for u in PLACES]
+
+
+def test_a_check_that_holds_at_one_point_is_enough():
+    def extreme(u):
+        return (np.nan, u) if u[0] == 1.0 else quadratic(u)
+
+    verify_objective(extreme, REFERENCES)
+
+
+def test_slopes_that_are_wrong_everywhere_are_told_from_values():
+    with pytest.raises(SlopeMismatch, match="differences"):
+        verify_objective(lambda u: quadratic(u, slope=np.nan), REFERENCES)
+    with pytest.raises(SlopeMismatch, match="differences"):
+        verify_objective(lambda u: quadratic(u, slope=-1.0), REFERENCES)
+    with pytest.raises(mlem.UnsupportedModelError, match="bug in pm_mlem") as caught:
+        verify_objective(lambda u: quadratic(u, value=1.0), REFERENCES)
+    assert not isinstance(caught.value, SlopeMismatch)
+
+
+def test_points_are_the_same_every_time_and_evaluated_once():
+    first, second = (list(points(np.zeros(3))) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    asked = []
+    source = Replayed(asked.append(i) or i for i in range(3))
+    assert next(iter(source)) == 0
+    assert asked == [0]
+    assert list(source) == list(source) == [0, 1, 2]
+    assert asked == [0, 1, 2]
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("unit", [1.0, 3e7], ids=["years", "seconds"])
+def test_times_in_any_unit(unit):
+    """PyMC's survival probabilities are 0 at the initial point for times in seconds."""
+    rng = np.random.default_rng(3)
+    times, ends = rng.weibull(1.5, 60), rng.uniform(0.3, 2, 60)
+    with pm.Model() as model:
+        alpha, beta = pm.HalfNormal("alpha", 2), pm.HalfNormal("beta", 2)
+        observed = unit * np.minimum(times, ends)
+        pm.Censored("t", pm.Weibull.dist(alpha, beta), None, unit * ends, observed=observed)
+    fit = mlem.fit(model, starts=1, progressbar=False)
+    assert fit.converged
+    deaths = np.sum(times <= ends)
+    a, b = fit.estimates["alpha"].item(), fit.estimates["beta"].item()
+    scaled = observed / b  # the likelihood equations of a censored Weibull sample
+    assert np.sum(scaled**a) == pytest.approx(deaths, rel=1e-5)
+    slope = deaths / a + np.sum(np.log(scaled)[times <= ends]) - np.sum(scaled**a * np.log(scaled))
+    assert slope == pytest.approx(0.0, abs=1e-4)

@@ -14,7 +14,7 @@ involved, and rebuilt as it is otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
@@ -118,6 +118,8 @@ class Context:
         Values that were lifted already.
     families : dict
         Contexts of the families of terms with the same graph (see :mod:`pm_mlem.graph.roles.families`).
+    sample : callable
+        Gives values of the parameters, for Ops that say nothing about the shape of their results.
     """
 
     leaves: dict[Variable, Lifted]
@@ -126,6 +128,7 @@ class Context:
     missing: list[tuple[int, ...]] = field(default_factory=list)
     memo: dict[Variable, Lifted] = field(default_factory=dict)
     families: dict[Any, Context] = field(default_factory=dict)
+    sample: Callable[[], Mapping[Variable, np.ndarray]] = dict
 
     def symbol(self, value: Lifted) -> Variable:
         """The symbolic array of a value; large constants become data inputs."""
@@ -137,7 +140,7 @@ class Context:
         if id(data) not in self.placeholders:
             self.note_missing(data)
             name = f"data_{len(self.placeholders)}"
-            variable = pt.tensor(name, dtype=str(data.dtype), shape=data.shape)
+            variable = as_data(pt.tensor(name, dtype=str(data.dtype), shape=data.shape))
             self.placeholders[id(data)] = (variable, data)
         return self.placeholders[id(data)][0]
 
@@ -205,6 +208,16 @@ def constant(data: Any, variable: Variable | None = None) -> Lifted:
     array = np.asarray(data)
     array = array.astype(wide(array.dtype), copy=False)
     return Lifted(shape=array.shape, data=array)
+
+
+def as_data(variable: Variable) -> Variable:
+    """Marks an input that holds data: nothing is derived by it."""
+    variable.tag.holds_data = True
+    return variable
+
+
+def is_data(variable: Variable) -> bool:
+    return getattr(variable.tag, "holds_data", False)
 
 
 def wide(dtype: Any) -> np.dtype:

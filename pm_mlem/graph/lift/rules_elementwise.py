@@ -98,6 +98,8 @@ def concrete(value: Lifted, what: str) -> np.ndarray:
 @lift_node.register(CAReduce)
 def _(op, node, inputs, context):
     [value] = inputs
+    if not value.ndim:  # whatever axis is named
+        return [astype(value, node.outputs[0].type.dtype)]
     axes = tuple(range(value.ndim)) if op.axis is None else tuple(op.axis)
     refuse_mixing(value, axes, op)
     virtual = [d for d in axes if value.is_virtual(d)]

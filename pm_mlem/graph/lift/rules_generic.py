@@ -9,9 +9,11 @@ import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.compile.ops import ViewOp
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import _vectorize_node
+from pytensor.graph.traversal import graph_inputs
 from pytensor.scalar import ScalarType
 from pytensor.tensor.basic import ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.random.op import RandomVariable
@@ -68,12 +70,15 @@ def as_input(symbol: Variable, like: Variable) -> Variable:
     return symbol
 
 
-def output_shape(node: Apply, output: Variable, index: int) -> tuple[int, ...]:
-    """The true shape of an output of a rebuilt node; asks the Op where the static type does not tell."""
-    static = getattr(output.type, "shape", ())
-    if None not in static:
-        return tuple(static)
-    return infer_shapes(node)[index]
+def shapes_of(node: Apply, context: Context) -> list[tuple[int, ...]]:
+    """The true shapes of the outputs of a rebuilt node; asks the Op where the static types do not tell."""
+    static = [tuple(getattr(out.type, "shape", ())) for out in node.outputs]
+    if not any(None in shape for shape in static):
+        return static
+    try:
+        return infer_shapes(node)
+    except Refusal:
+        return seen_shapes(node, context)
 
 
 def infer_shapes(node: Apply) -> list[tuple[int, ...]]:
@@ -88,11 +93,38 @@ def infer_shapes(node: Apply) -> list[tuple[int, ...]]:
     ]
     try:
         symbolic = node.op.infer_shape(node, known)
-    except Exception as error:
+        flat = [pt.as_tensor(n, dtype="int64") for shape in symbolic for n in (shape or ())]
+        numbers = iter(function([], flat, mode=Mode("py", None))() if flat else [])
+    except Exception as error:  # whatever an Op of the user's raises
         raise Refusal(f"the shape of the result of {node.op} is not known: {error}", node=node) from error
-    flat = [pt.as_tensor(n, dtype="int64") for shape in symbolic for n in (shape or ())]
-    numbers = iter(function([], flat, mode=Mode("py", None))() if flat else [])
     return [tuple(int(next(numbers)) for _ in (shape or ())) for shape in symbolic]
+
+
+def seen_shapes(node: Apply, context: Context) -> list[tuple[int, ...]]:
+    """Shapes of a node's outputs where it is evaluated, at the model's initial point: not all Ops declare them."""
+    from pytensor import function
+    from pytensor.compile.mode import Mode
+
+    roots = [v for v in graph_inputs(node.outputs) if not isinstance(v, Constant | SharedVariable)]
+    known = {**{v: a for v, a in context.placeholders.values()}, **context.sample()}
+    values = [known[v] if v in known else np.ones(v.type.shape, dtype=v.type.dtype) for v in roots]
+    try:
+        with np.errstate(all="ignore"):
+            results = function(roots, list(node.outputs), mode=Mode("py", None), on_unused_input="ignore")(*values)
+    except Exception as error:  # whatever an Op of the user's raises
+        raise Refusal(
+            f"the shape of the result of {node.op} is not known, and the Op cannot be evaluated at the initial point "
+            f"({type(error).__name__}: {error}); give the Op the method infer_shape",
+            node=node,
+        ) from error
+    return [np.shape(r) for r in results]
+
+
+def with_shape(output: Variable, shape: tuple[int, ...]) -> Variable:
+    """An output whose static type has its shape."""
+    if not isinstance(output.type, TensorType) or None not in output.type.shape:
+        return output
+    return pt.specify_shape(output, shape)
 
 
 @lift_node.register(Op)
@@ -123,7 +155,8 @@ def rebuild(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequ
             v.symbol if v.opaque else as_input(context.symbol(v), old) for v, old in zip(full, node.inputs, strict=True)
         ]
         new = op.make_node(*symbols)
-        return [Lifted(output_shape(new, out, i), symbol=out) for i, out in enumerate(new.outputs)]
+        shapes = shapes_of(new, context)
+        return [Lifted(n, symbol=with_shape(out, n)) for n, out in zip(shapes, new.outputs, strict=True)]
     return vectorize(op, node, full, slots, positions, context)
 
 
@@ -145,8 +178,8 @@ def vectorize(op, node, values, slots, positions, context) -> Sequence[Lifted]:
     except NotImplementedError as error:
         raise Refusal(f"{type(op).__name__} cannot be evaluated for every state of a latent: {error}") from error
     results = []
-    for i, out in enumerate(new.outputs if isinstance(new, Apply) else new):
-        shape = output_shape(core, core.outputs[i], i)
+    shapes = shapes_of(core, context)
+    for out, shape in zip(new.outputs if isinstance(new, Apply) else new, shapes, strict=True):
         lead = out.type.ndim - len(shape)
         if lead != len(slots):
             raise Refusal(f"{type(op).__name__} cannot be evaluated for every state of a latent")

@@ -20,7 +20,7 @@ from pm_mlem.graph.lift.core import (
     materialize,
 )
 from pm_mlem.graph.lift.rules_elementwise import refuse_mixing
-from pm_mlem.graph.lift.rules_generic import fold, infer_shapes
+from pm_mlem.graph.lift.rules_generic import fold, shapes_of
 
 
 @lift_node.register(Dot)
@@ -74,7 +74,7 @@ def _(op, node, inputs, context):
     lead = len(slots) + batch_ndim
     cores = [out.type.shape[lead:] for out in new.outputs]
     if any(None in c for c in cores):
-        cores = [shape[lead:] for shape in infer_shapes(new)]
+        cores = [shape[lead:] for shape in shapes_of(new, context)]
     return [finish(out, slots, batch, c) for out, c in zip(new.outputs, cores, strict=True)]
 
 

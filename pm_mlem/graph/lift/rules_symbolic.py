@@ -13,8 +13,9 @@ from pm_mlem.graph.lift.rules_elementwise import refuse_mixing
 @lift_node.register(OpFromGraph)
 def _(op, node, inputs, context):
     inner = Context(
-        dict(zip(op.inner_inputs, inputs, strict=True)), context.placeholders, context.guards, context.missing
-    )
+        dict(zip(op.inner_inputs, inputs, strict=True)), context.placeholders, context.guards, context.missing,
+        sample=context.sample,
+    )  # fmt: skip
     return [inner.lift(output) for output in op.inner_outputs]
 
 

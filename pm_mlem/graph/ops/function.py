@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 
 import pytensor
@@ -28,18 +29,30 @@ def function(inputs: Sequence, outputs, *, mode: Mode | None, on_unused_input: s
 class Compiled:
     """A PyTensor function of a compiling backend, compiled at its first call; one call at a time.
 
-    Other threads' calls of other functions go on meanwhile.
+    Other threads' calls of other functions go on meanwhile. Of several modes the first counts that compiles and runs.
     """
 
-    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], mode: str):
-        self.inputs, self.outputs, self.mode = list(inputs), list(outputs), mode
+    def __init__(self, inputs: Sequence[Variable], outputs: Sequence[Variable], *modes: str | Mode):
+        self.inputs, self.outputs, self.modes = list(inputs), list(outputs), modes
         self.function, self.lock = None, threading.Lock()
 
     def __call__(self, *args):
         with self.lock:
             if self.function is None:
-                with COMPILING:
-                    self.function = pytensor.function(
-                        self.inputs, self.outputs, mode=self.mode, on_unused_input="ignore"
-                    )
+                with COMPILING, warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="Numba will use object mode")
+                    self.function = self.first_that_runs(args)
             return self.function(*args)
+
+    def first_that_runs(self, args: Sequence) -> Callable:
+        for mode in self.modes[:-1]:
+            try:
+                run = self.build(mode)
+                run(*args)  # some fail when they are run
+                return run
+            except Exception:  # whatever a compiler raises; an error of the model's comes again below
+                continue
+        return self.build(self.modes[-1])
+
+    def build(self, mode: str | Mode) -> Callable:
+        return pytensor.function(self.inputs, self.outputs, mode=mode, on_unused_input="ignore")

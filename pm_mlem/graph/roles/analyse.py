@@ -24,6 +24,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Context, Lifted, Refusal, latent, parameter
+from pm_mlem.graph.lift.core import as_data, wide
 from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.axis_labels import axis_labels
 from pm_mlem.graph.roles.checks import check_data, check_labels, check_names, check_supported
@@ -125,7 +126,7 @@ class Builder:
     def as_input(self, name: str, data: Lifted) -> Lifted:
         """Observed data as a symbol; the copy keeps them apart from the same array in another role."""
         array = data.data.copy()
-        symbol = tensor(name, dtype=str(array.dtype), shape=array.shape)
+        symbol = as_data(tensor(name, dtype=str(array.dtype), shape=array.shape))
         self.inputs[name] = symbol, array
         return Lifted(array.shape, symbol=symbol)
 
@@ -173,7 +174,7 @@ class Builder:
 
     def add_parameter(self, rv: Variable) -> None:
         shape = self.shape(rv)
-        value = tensor(rv.name, dtype=rv.type.dtype, shape=shape)
+        value = tensor(rv.name, dtype=str(wide(rv.type.dtype)), shape=shape)
         transform = self.model.rvs_to_transforms.get(rv)
         held = None
         if rv.name in self.fixed_values:
@@ -209,7 +210,7 @@ class Builder:
         self.add_fixed(rv, tensor(rv.name, dtype=rv.type.dtype, shape=shape), held)
 
     def add_fixed(self, rv: Variable, value: Variable, held: np.ndarray) -> None:
-        self.fixed[rv.name] = array = held.astype(rv.type.dtype)
+        self.fixed[rv.name] = array = held.astype(wide(rv.type.dtype))
         self.register(rv, value, Lifted(array.shape, data=array))
 
     def shape(self, rv: Variable) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from pymc.variational.minibatch_rv import MinibatchRandomVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.op import RandomVariable
 
 from pm_mlem.errors import UnsupportedModelError
 
@@ -36,9 +37,12 @@ def log_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Vari
     if is_part(rv):
         return density_of_all(rv, value, stand_ins)[~rv.owner.inputs[1]]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Rr]andom variables.*")
+        warnings.filterwarnings("ignore", message=".*[Rr]andom ?[Vv]ariables.*")
         try:
             density = _logprob(rv.owner.op, (value,), *rv.owner.inputs)
+            if has_copies(density, stand_ins):
+                [own] = severed([rv], stand_ins)
+                density = _logprob(own.owner.op, (value,), *own.owner.inputs)
         except NotImplementedError:
             density = derived_density(rv, value, stand_ins)
     if isinstance(density, list | tuple):
@@ -73,12 +77,26 @@ def unscaled(rv: Variable) -> Variable:
     return rv.owner.inputs[0] if isinstance(rv.owner.op, MinibatchRandomVariable) else rv
 
 
+def has_copies(density, stand_ins: Mapping[Variable, Variable]) -> bool:
+    """Whether PyMC rewrote a copy of the graph, as for random walks: its random variables are not the model's."""
+    densities = density if isinstance(density, list | tuple) else [density]
+    return any(
+        v.owner is not None and isinstance(v.owner.op, RandomVariable) and v is v.owner.outputs[-1]
+        for v in ancestors(densities, blockers=list(stand_ins))
+        if v not in stand_ins
+    )
+
+
+def severed(variables: list[Variable], stand_ins: Mapping[Variable, Variable]) -> list[Variable]:
+    """A copy that no longer contains other random variables of the model."""
+    upstream = {a: stand_ins[a] for a in ancestors(variables) if a in stand_ins and a not in variables}
+    return clone_replace(variables, upstream, rebuild_strict=False) if upstream else variables
+
+
 def derived_density(rv: Variable, value: Variable, stand_ins: Mapping[Variable, Variable]) -> Variable:
     """A density that PyMC derives by rewriting, on a copy that no longer contains other random variables."""
-    upstream = {a: stand_ins[a] for a in ancestors([rv]) if a in stand_ins and a is not rv}
-    [severed] = clone_replace([rv], upstream, rebuild_strict=False) if upstream else [rv]
     try:
-        return logp(severed, value, warn_rvs=False)
+        return logp(*severed([rv], stand_ins), value, warn_rvs=False)
     except NotImplementedError as error:
         raise UnsupportedModelError(
             f"PyMC has no log-density for '{rv.name}' ({type(rv.owner.op).__name__}): {error}"

@@ -112,7 +112,9 @@ class TemplateContext(Context):
         latents = [s.address for v in outer.leaves.values() for s in v.slots]
         self.n_outer = 1 + max((int(a.max(initial=-1)) for a in latents), default=-1)
         self.addresses: list[np.ndarray] = []
-        super().__init__(self.template_leaves(outer), outer.placeholders, outer.guards, outer.missing)
+        super().__init__(
+            self.template_leaves(outer), outer.placeholders, outer.guards, outer.missing, sample=outer.sample
+        )
 
     def template_leaves(self, outer: Context) -> dict[Variable, Lifted]:
         leaves = dict(outer.leaves)

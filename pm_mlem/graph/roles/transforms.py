@@ -12,7 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
-from pm_mlem.graph.lift import Context, Refusal
+from pm_mlem.graph.lift import Context, Lifted, Refusal
 from pm_mlem.graph.lift import parameter as lifted_parameter
 from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.ops.function import function
@@ -93,8 +93,15 @@ def distribution_inputs(parameter: Parameter, context: Context) -> list[Variable
         except Refusal:  # a component distribution, say: no transform looks at it
             inputs.append(variable)
             continue
-        inputs.append(variable if lifted.opaque else context.symbol(materialize(lifted)))
+        inputs.append(variable if lifted.opaque else input_of(materialize(lifted), context))
     return inputs
+
+
+def input_of(value: Lifted, context: Context) -> Variable:
+    """A value as a symbol; constants stay constants, however large, so that no function needs further inputs."""
+    if value.data is None or value.slots:
+        return context.symbol(value)
+    return pt.constant(value.data, dtype=str(value.data.dtype))
 
 
 def constraining(

@@ -17,6 +17,7 @@ from pm_mlem.graph.lift.parts import lift_parts
 from pm_mlem.graph.roles.families import context_of, unfold
 from pm_mlem.graph.roles.structure import LatentVector, ModelStructure, Parameter, Term, named
 from pm_mlem.graph.roles.symbols import tensor
+from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, ModelTables, Probe
 from pm_mlem.graph.tables.sites import find_sites
 
@@ -27,7 +28,12 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     ``with_prior`` adds the prior densities of the parameters (``log_prior`` is 0 otherwise).
     """
     inputs = {id(array): (variable, array) for variable, array in structure.inputs.values()}
-    context = Context(dict(structure.leaves), inputs)
+
+    def sample() -> dict[Variable, np.ndarray]:
+        values = dict(zip([p.placeholder for p in structure.free], initial_values(structure), strict=True))
+        return {**values, **dict(structure.inputs.values())}
+
+    context = Context(dict(structure.leaves), inputs, sample=sample)
     densities, factors = [], []
     for term in structure.terms:
         with named(term.name):

@@ -52,6 +52,32 @@ def _(primals, tangents):
     return value, t * jnp.where(far, series, 2.0 * x * value - 2.0 / np.sqrt(np.pi))
 
 
+def log_erfc(x):
+    """``log(erfc(x))``, far to the right too."""
+    right = x > 0
+    far = jnp.where(right, x, 1.0)
+    return jnp.where(right, jnp.log(erfcx(far)) - far**2, jnp.log(jax.scipy.special.erfc(jnp.where(right, 0.0, x))))
+
+
+def log_erf(x):
+    """``log(erf(x))``; -inf, with slope 0, at 0."""
+    near = x < 0.5
+    close = guarded_log(jax.scipy.special.erf(jnp.where(near, x, 0.5)))
+    return jnp.where(near, close, jnp.log1p(-jax.scipy.special.erfc(jnp.where(near, 0.5, x))))
+
+
+@jax.custom_jvp
+def log_i0(x):
+    """Logarithm of the modified Bessel function of order 0."""
+    return jnp.log(jax.scipy.special.i0e(x)) + jnp.abs(x)
+
+
+@log_i0.defjvp
+def _(primals, tangents):
+    [x], [t] = primals, tangents
+    return log_i0(x), t * jax.scipy.special.i1e(x) / jax.scipy.special.i0e(x)
+
+
 def logsumexp(x, axis: int):
     """Stable log-sum-exp; -inf, with gradient 0, where all entries are -inf."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))

@@ -1,8 +1,8 @@
 """From PyTensor graphs to JAX functions.
 
 The interpreter has folded shapes and removed checks, so the graphs lower through PyTensor's own JAX linker
-with no rewrites but the merging of equal nodes. A graph with an Op that JAX lacks is evaluated by a
-PyTensor-compiled function behind a callback instead: slower, but with exact first and second derivatives.
+with no rewrites but stable forms (``stable.py``) and the merging of equal nodes. A graph with an Op that JAX lacks is
+evaluated by a PyTensor-compiled function behind a callback instead (``callbacks.py``).
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import MergeOptimizer
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.scalar.basic import Add, Mul
 from pytensor.tensor.elemwise import Elemwise
 
-from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.ops.function import Compiled
 from pm_mlem.graph.ops.operations import GuardedErfcx, GuardedLog, GuardedLog1p, LogSumExp, WindowLogZ
 from pm_mlem.graph.ops.semirings import Choice
 from pm_mlem.graph.ops.shield import needs_guard
 from pm_mlem.objective.lowering import kernels
+from pm_mlem.objective.lowering.callbacks import callback
+from pm_mlem.objective.lowering.dispatch import jax_funcify
 from pm_mlem.objective.lowering.guarded import GuardedElemwise, guard, guarded
+from pm_mlem.objective.lowering.stable import stabilize
 
 Backend = str
 Arrays = list[Any]
@@ -53,8 +51,9 @@ def lower(
     Parameters
     ----------
     inputs, outputs : symbolic variables
-    backend : {"jax", "numba", "c"}
-        Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback.
+    backend : {"jax", "numba", "c", "differences"}
+        Who evaluates the graph: JAX itself, or a function compiled by PyTensor behind a callback. With "differences"
+        no derivative is asked of PyTensor, either.
     protect : inputs
         Keep the gradient by them finite where a branch is not taken (see :mod:`pm_mlem.objective.lowering.guarded`);
         such a function can be differentiated forwards only over a reverse pass.
@@ -70,7 +69,14 @@ def lower(
         return lambda *args: []
     if backend == "jax":
         return lower_to_jax(inputs, outputs, protect, infinite)
+    if backend == "differences":
+        return callback(inputs, outputs, "numba", exact=0)
     return callback(inputs, outputs, backend)
+
+
+def exact_derivatives(*functions: Callable) -> int:
+    """How often lowered functions can be derived exactly (2: as often as anything asks for)."""
+    return min((getattr(f, "exact", 2) for f in functions), default=2)
 
 
 def lower_to_jax(
@@ -78,6 +84,7 @@ def lower_to_jax(
 ) -> Callable[..., Arrays]:
     graph = FunctionGraph(list(inputs), list(outputs), clone=True)
     drop_lone_terms(graph)
+    stabilize(graph)
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
@@ -103,69 +110,6 @@ def drop_lone_terms(graph: FunctionGraph) -> None:
         lone = isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Mul) and len(node.inputs) == 1
         if lone and node.inputs[0].type.dtype == node.outputs[0].type.dtype:
             graph.replace(node.outputs[0], node.inputs[0])
-
-
-# --- callbacks --------------------------------------------------------------------------------------------
-
-
-def compile_mode(backend: Backend) -> str:
-    return {"numba": "NUMBA", "c": "CVM"}[backend]
-
-
-def compiled(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend) -> Callable[..., list]:
-    """A PyTensor function of arrays, with the types of the variables."""
-    run = Compiled(inputs, outputs, compile_mode(backend))
-
-    def call(*args):
-        args = [np.asarray(a, dtype=v.type.dtype) for a, v in zip(args, inputs, strict=True)]
-        return [np.asarray(r, dtype=v.type.dtype) for r, v in zip(run(*args), outputs, strict=True)]
-
-    return call
-
-
-def callback(inputs: Sequence[Variable], outputs: Sequence[Variable], backend: Backend, order: int = 2):
-    """A JAX function that calls PyTensor, differentiable ``order`` times by reverse mode."""
-    shapes = [jax.ShapeDtypeStruct(v.type.shape, v.type.dtype) for v in outputs]
-    evaluate = compiled(inputs, outputs, backend)
-
-    def plain(*args):
-        return list(jax.pure_callback(evaluate, shapes, *args, vmap_method="sequential"))
-
-    if order == 0:
-        return plain
-    smooth = [i for i, v in enumerate(outputs) if v.type.dtype.startswith("float")]
-    wanted = [i for i, v in enumerate(inputs) if v.type.dtype.startswith("float")]
-    weights = [pt.tensor(f"cotangent_{i}", dtype=outputs[i].type.dtype, shape=outputs[i].type.shape) for i in smooth]
-    total = pt.add(pt.constant(0.0), *[(w * outputs[i]).sum() for i, w in zip(smooth, weights, strict=True)])
-    try:
-        gradients = pt.grad(total, [inputs[i] for i in wanted], disconnected_inputs="ignore") if wanted else []
-    except NotImplementedError as error:
-        raise UnsupportedModelError(
-            f"The model contains an operation that JAX lacks and that has no derivative ({error}). Give the Op a "
-            "pullback, or write the expression with differentiable operations."
-        ) from error
-    gradients = [pt.specify_shape(g, inputs[i].type.shape) for i, g in zip(wanted, gradients, strict=True)]
-    pullback = callback([*inputs, *weights], gradients, backend, order - 1) if smooth else None
-
-    @jax.custom_vjp
-    def call(*args):
-        return plain(*args)
-
-    def forward(*args):
-        return call(*args), args  # itself differentiable, for second derivatives
-
-    def backward(args, cotangents):
-        if pullback is None:
-            results = [jnp.zeros(inputs[i].type.shape, inputs[i].type.dtype) for i in wanted]
-        else:
-            results = pullback(*args, *[cotangents[i] for i in smooth])
-        found = dict(zip(wanted, results, strict=True))
-        return tuple(
-            found[i] if i in found else np.zeros(v.type.shape, dtype=jax.dtypes.float0) for i, v in enumerate(inputs)
-        )
-
-    call.defvjp(forward, backward)
-    return call
 
 
 # --- JAX implementations of this package's own Ops --------------------------------------------------------

@@ -29,6 +29,8 @@ COUNTED = 0.5
 """Curvature by the logarithm of a probability from which on it is not on the boundary: its expected count."""
 ROUNDING = 1e-9
 """Components of a direction, of the largest, that are rounding."""
+WIDEST = 100.0
+"""Standard error of a logarithm or of log-odds whose curvature is hardly more than rounding."""
 UPWARDS = 1e-3
 """Upward curvature, in coordinates with unit curvature, that is more than rounding."""
 LEANS = 1e-3
@@ -124,13 +126,16 @@ def diagnose(target: Target, point: np.ndarray, hessian: np.ndarray | None) -> D
             return target.product(point, direction)
 
         along = None if target.objective.kinks.terms else products
+        least = np.where(names.line, 0.0, 1.0 / WIDEST)
         directions, idle = runaway_directions(
-            lines, lambda away, more: observed_information(hessian, held([*lost, *more]), away, products=along)
+            lines,
+            lambda away, more: observed_information(hessian, held([*lost, *more]), away, products=along, least=least),
         )
         lost += idle
         caused = bool(directions.shape[1] or bounded or at_border)
         information = observed_information(
             hessian, held(lost if caused else []), directions, products=along, bends=lines.bends,
+            least=least,
             null=None if caused else np.eye(space.size)[:, lost],
         )  # fmt: skip
         lost = lost if caused else []

@@ -21,6 +21,8 @@ from pm_mlem.optimize.problem import Optimum
 
 RISES = 0.5
 """Log-likelihood by which an objective without bound rises with every further e-fold change."""
+LAST_DIGITS = 1e-14
+"""Relative change of estimates that no data can tell from none."""
 FURTHER = (10.0, 30.0)
 """e-fold changes after which an objective without bound is still rising."""
 EXTREME = 100.0
@@ -123,8 +125,8 @@ def no_maximum(target: Target, optimum: Optimum, information: Information, gradi
 
 
 def unresolved(target: Target, names: Names, point: np.ndarray, value: float) -> bool:
-    """Whether the last digit of coordinates without bounds changes the objective by more than noise could."""
-    next_to_it = np.where(names.line, np.nextafter(point, np.inf), point)
+    """Whether the last digits of coordinates without bounds change the objective as only a perfect fit does."""
+    next_to_it = np.where(names.line, point * (1.0 + LAST_DIGITS), point)
     return abs(target.value(next_to_it) - value) > RISES
 
 
@@ -154,7 +156,7 @@ def without_bound(target: Target, optimum: Optimum) -> str:
         extreme = abs(point[j]) > EXTREME
         if optimum.converged and not extreme:
             continue
-        sign = np.sign(gradient[j]) or np.sign(point[j])
+        sign = np.sign(point[j] if extreme else gradient[j])
         further = (1.0,) if optimum.converged else FURTHER
         if all(rises(j, sign * s) >= RISES * s for s in further) or (
             not optimum.converged and extreme and -rises(j, -sign) >= RISES

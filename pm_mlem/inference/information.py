@@ -85,6 +85,7 @@ def observed_information(
     bends: Callable[[Vector], bool] | None = None,
     null: np.ndarray | None = None,
     reference: np.ndarray | None = None,
+    least: np.ndarray | None = None,
 ) -> Information:
     """Split the curvature into identified and unidentified directions.
 
@@ -98,6 +99,7 @@ def observed_information(
     bends : (p,) unconstrained step of one standard error -> whether the objective falls as its curvature says
     null : (p, k) directions that are known not to be identified
     reference : (p, p) another information; what is nothing beside it is rounding
+    least : (p,) factors of coordinates that have a unit of their own, below which their curvature is rounding
     """
     matrix = -0.5 * (hessian + hessian.T)
     p = len(matrix)
@@ -106,6 +108,7 @@ def observed_information(
     if not np.all(np.isfinite(matrix)):
         return not_finite(matrix, held, away)
     sizes = sizes_of(matrix if reference is None else matrix + np.diag(np.abs(np.diag(reference))))
+    sizes = sizes if least is None else np.maximum(sizes, least)
     directions = orthonormal(away * sizes[:, None])
     fixed, free = split(np.concatenate([held / sizes, directions.T]))
     known = np.zeros((p, 0)) if null is None else orthonormal(free @ (free.T @ (null * sizes[:, None])))

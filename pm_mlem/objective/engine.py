@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count
+from threading import Lock
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -220,15 +221,16 @@ class Replayed:
     """An iterator that can be gone through again, as far as it has been gone through."""
 
     def __init__(self, source: Iterator):
-        self.source, self.seen = source, []
+        self.source, self.seen, self.lock = source, [], Lock()
 
     def __iter__(self) -> Iterator:
         for i in count():
-            if i == len(self.seen):
-                try:
-                    self.seen.append(next(self.source))
-                except StopIteration:
-                    return
+            with self.lock:  # threads share it
+                if i == len(self.seen):
+                    try:
+                        self.seen.append(next(self.source))
+                    except StopIteration:
+                        return
             yield self.seen[i]
 
 

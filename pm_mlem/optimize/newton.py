@@ -21,6 +21,8 @@ AT_THE_EDGE = (
     "Converged to the edge of the region in which the data are possible: beyond, the likelihood is 0 (the support of "
     "an observed variable depends on parameters)."
 )
+LARGE = 1e150
+"""Derivatives beyond count as infinite: their squares are."""
 REJECTED = 40
 """Steps in a row that may fail."""
 
@@ -89,7 +91,7 @@ class Newton:
     def evaluated(self, problem: Problem, point: Vector) -> NewtonState:
         value, gradient, hessian = problem.derivatives(point)
         value, gradient, hessian = float(value), np.asarray(gradient), np.asarray(hessian)
-        if not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
+        if not (np.isfinite(value) and np.all(np.abs(gradient) < LARGE) and np.all(np.abs(hessian) < LARGE)):
             p = len(point)
             nothing = Spectrum(np.ones(p), np.ones(p), np.eye(p), np.zeros(p, dtype=bool))
             outside = value == -np.inf

@@ -284,7 +284,7 @@ def test_another_number_of_states(faithful_fit):
         w = pm.Dirichlet("w", np.ones(3))
         mu = pm.Normal("mu", 70, 20, shape=3, initval=[50.0, 60.0, 80.0])
         pm.NormalMixture("waiting", w, mu, 6.0, observed=waiting_times())
-    three = mlem.fit(model, random_seed=1, progressbar=False)
+    three = mlem.fit(model, starts=1, progressbar=False)
     table = mlem.compare({"two": faithful_fit, "three": three})
     assert any("states of 'three' are as they are: 'w' has shape (3,)" in note for note in table.notes)
     assert {"mu[short]", "mu[0]", "mu[2]"} <= set(table.index)

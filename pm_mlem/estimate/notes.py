@@ -126,7 +126,8 @@ def no_maximum(target: Target, optimum: Optimum, information: Information, gradi
 
 def unresolved(target: Target, names: Names, point: np.ndarray, value: float) -> bool:
     """Whether the last digits of coordinates without bounds change the objective as only a perfect fit does."""
-    next_to_it = np.where(names.line, point * (1.0 + LAST_DIGITS), point)
+    change = LAST_DIGITS * np.random.default_rng(0).uniform(-1.0, 1.0, len(point))
+    next_to_it = np.where(names.line, point * (1.0 + change), point)
     return abs(target.value(next_to_it) - value) > RISES
 
 

@@ -159,7 +159,7 @@ class Search:
         trial = self.runs[i]
         twin = next((j for j in self.finished() if self.same(i, j)), None)
         if twin is not None:
-            self.runs[i] = replace(trial, twin=twin)
+            self.runs[i] = replace(trial, twin=twin, reason=self.runs[twin].reason)
             return
         optimum = run_sequence(self.algorithms, self.problem, trial.optimum.point, self.observe, self.reason)
         self.finish_with(i, continued(trial.optimum, optimum))

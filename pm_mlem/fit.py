@@ -166,7 +166,7 @@ def maximize(
     target: Target, method: Method, starts: Any, random_seed: int | None, progressbar: bool
 ) -> tuple[Target, Optimum, Sequence[Run], Judge]:
     """The target (with larger bounds for its counts, if need be), its optimum, and the runs from all starts."""
-    from pm_mlem.estimate.starts import start_points
+    from pm_mlem.estimate.starts import possible, start_points
 
     algorithms = choose(method, target)
     with progress(algorithms[0].title, enabled=progressbar) as observe:
@@ -176,8 +176,8 @@ def maximize(
             algorithms, target.problem(random_seed), points, flaw=judge.flaw,
             fingerprint=judge.guard.fingerprint, more=more, insist=starts is None, observe=observe,
         )  # fmt: skip
-        if optimum.status is Status.NOT_FINITE and np.isfinite(target.value(optimum.point)):
-            start = Start("initial point, moved to where there are derivatives", moved(optimum.point, random_seed))
+        mine = starts is None or isinstance(starts, int | np.integer)
+        if mine and optimum.status is Status.NOT_FINITE and (start := possible(target, random_seed)) is not None:
             optimum, runs = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
         while optimum.status is not Status.INTERRUPTED and (grown := target.engine.larger_bounds(optimum.point)):
             target = target.with_bounds(grown)
@@ -185,11 +185,6 @@ def maximize(
             optimum, _ = multistart(algorithms, target.problem(random_seed), [start], observe=observe)
             judge = Judge(target)
     return target, optimum, runs, judge
-
-
-def moved(point: np.ndarray, random_seed: int | None) -> np.ndarray:
-    """A point beside one without a gradient: where a distance is 0, say."""
-    return point + np.random.default_rng(random_seed).normal(scale=0.1, size=len(point))
 
 
 # --- what to run ------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Lines:
 
     def __init__(self, target: Target, point: np.ndarray, names: Names):
         self.target, self.point, self.names = target, point, names
-        self.top, self.slope = target.value_and_gradient(point)
+        self.top, self.slope, _ = target.derivatives(point)  # known already; values alone are compiled when asked for
         values = target.space.values(point)
         self.bent = {n: values[n] for n in names.bent}
 

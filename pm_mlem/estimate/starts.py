@@ -12,6 +12,7 @@ from pm_mlem.objective.collapse import Guard
 from pm_mlem.objective.starts import StartMaker
 from pm_mlem.optimize.multistart import Start
 
+BESIDE = "initial point, moved to where there are derivatives"
 POSSIBLE = "a possible point near the initial one"
 NEARER = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-6, 0.0)
 """Factors of coefficients at the initial point that are tried where the objective is not finite there."""
@@ -43,20 +44,22 @@ def start_points(starts, target: Target, random_seed: int | None) -> tuple[list[
         return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
     if starts < 1:
         raise ValueError(f"starts={starts} must be at least 1.")
-    origin, point = maker.first()
-    if not np.isfinite(target.value(point)):
-        origin, point = possible(target, maker) or (origin, point)
-    return [Start(origin, point), *more(int(starts) - 1)], more
+    return [Start(*maker.first()), *more(int(starts) - 1)], more
 
 
-def possible(target: Target, maker: StartMaker) -> tuple[str, np.ndarray] | None:
-    """A point at which the objective is finite, where the initial point is none: the best of many; None without any.
+def possible(target: Target, random_seed: int | None) -> Start | None:
+    """A start at which the objective is finite, where the initial point is none: the best of many; None without any.
 
-    Coefficients are tried nearer to 0 (times in days in an exponential), logarithms and log-odds on either side, and
+    Where the value is finite there and derivatives are not (a distance is 0, say) a point beside it. Otherwise
+    coefficients are tried nearer to 0 (times in days in an exponential), logarithms and log-odds on either side, and
     draws from the prior.
     """
+    rng = np.random.default_rng(random_seed)
+    if np.isfinite(target.value(target.space.initial)):
+        return Start(BESIDE, target.space.initial + rng.normal(scale=0.1, size=target.space.size))
+    maker = StartMaker(target.objective, lambda: target.engine.em_map, target.weights, target.data, rng)
     initial, line = target.space.initial, Names(target.objective).line
     points = [np.where(line, factor * initial, initial + change) for factor in NEARER for change in (0.0, *EITHER_SIDE)]
     points += [p for p in (maker.from_prior() for _ in range(DRAWS)) if p is not None]
     found = [(value, i) for i, value in enumerate(map(target.value, points)) if np.isfinite(value)]
-    return (POSSIBLE, points[max(found)[1]]) if found else None
+    return Start(POSSIBLE, points[max(found)[1]]) if found else None

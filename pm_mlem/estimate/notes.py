@@ -142,6 +142,9 @@ def without_bound(target: Target, optimum: Optimum) -> str:
     if not optimum.converged and not optimum.gain > FLAT:
         return ""
     names, point = Names(target.objective), optimum.point
+    extremes = ~names.line & (np.abs(point) > EXTREME)
+    if optimum.converged and not np.any(extremes):
+        return ""
     value, gradient = target.value_and_gradient(point)
 
     def rises(j: int, step: float) -> float:
@@ -154,7 +157,7 @@ def without_bound(target: Target, optimum: Optimum) -> str:
         what = f" with {names.with_value(min(cost, key=lambda j: cost[j]), point)}" if cost else ""
         return f"the objective grows without bound{what} (a perfect fit?)"
     for j in np.flatnonzero(~names.line):
-        extreme = abs(point[j]) > EXTREME
+        extreme = extremes[j]
         if optimum.converged and not extreme:
             continue
         sign = np.sign(point[j] if extreme else gradient[j])

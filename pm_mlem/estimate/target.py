@@ -27,6 +27,8 @@ from pm_mlem.objective.space import ParameterSpace
 from pm_mlem.objective.weights import unit_weights
 from pm_mlem.optimize import EMMaps, Problem
 
+FEW = 30
+"""Parameters up to which Hessians are formed for nothing rather than that another function is compiled."""
 KEPT = 2
 """Points whose curvature is remembered: the optimum's is asked for again."""
 
@@ -88,6 +90,10 @@ class Target:
         return float(value), np.asarray(gradient)
 
     def value(self, u: np.ndarray) -> float:
+        """The objective, by what is compiled already."""
+        known = self.engine.verified
+        if "value_and_gradient" not in known and "derivatives" in known and self.space.size <= FEW:
+            return float(self.objective.derivatives(u, self.weights, self.data)[0])
         return self.value_and_gradient(u)[0]
 
     def derivatives(self, u: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

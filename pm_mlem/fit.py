@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.arguments import check_choice, current_model
-from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.arguments import (
+    check_choice,
+    check_estimator,
+    checked,
+    current_model,
+    flag,
+    optional,
+    seed,
+    shown,
+    some_names,
+    starting_values,
+    values,
+)
+from pm_mlem.errors import LocalOptimaWarning, warn
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
 from pm_mlem.optimize.multistart import Check, Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.optimize.truncated import TruncatedNewton
@@ -36,6 +47,8 @@ CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
 
+@checked(latents=optional(some_names), fixed=optional(values), starts=optional(starting_values), random_seed=seed,
+         progressbar=flag)  # fmt: skip
 @double()
 def fit(
     model: pm.Model | None = None,
@@ -126,7 +139,7 @@ def fit(
     """
     began = time.perf_counter()
     model = current_model(model)
-    check_choice(estimator, ("mle", "map"), "estimator")
+    check_estimator(estimator)
     check_choice(backend, ("jax", "numba", "c"), "backend")
     check_method(method)
     if quadrature is not None:
@@ -151,7 +164,7 @@ def fit(
         raise ValueError(nowhere_finite(target, optimum.point))
     doubt = unconfirmed(optimum, runs)
     if doubt:
-        warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
+        warn(doubt, LocalOptimaWarning)
     estimate = Estimate(target, optimum)
     sentences = [
         optimum.message, ran(optimum), doubt, *notes(estimate, judge.guard), target.engine.note,
@@ -201,7 +214,7 @@ def check_method(method: Method) -> None:
     elif not isinstance(method, EM | LBFGS | Newton | Adam):
         raise TypeError(
             f"method must be one of {', '.join(map(repr, METHODS))} or an mlem.EM(...), mlem.LBFGS(...), "
-            f"mlem.Newton(...) or mlem.Adam(...), not {method!r}."
+            f"mlem.Newton(...) or mlem.Adam(...), not {shown(method)}."
         )
 
 

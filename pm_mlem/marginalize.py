@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import pymc as pm
 
+from pm_mlem.arguments import checked, current_model, optional, some_names
 
+
+@checked(latents=optional(some_names))
 def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None = None) -> pm.Model:
     """The same model with every discrete latent summed out exactly, ready for ``pm.sample``.
 
@@ -71,7 +74,6 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     >>> np.round(by_row(marginal.initial_point())[0], 3)
     array([-3.418, -3.417, -3.529])
     """
-    from pm_mlem.arguments import current_model
     from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
     from pm_mlem.graph.roles.choices import Choices

@@ -13,6 +13,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim, set_ylim
 
+from pm_mlem.arguments import checked, names, optional, whole
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -35,6 +36,7 @@ LARGE = 12
 """Entries of a variable that is drawn by default."""
 
 
+@checked(var_names=optional(names), step=optional(whole(0)), col_wrap=whole(1))
 def plot_em_steps(
     steps: Iterable[Any],
     *,

@@ -78,7 +78,7 @@ def analyse(model: pm.Model, choices: Choices) -> ModelStructure:
 class Builder:
     """Collects the roles, variable by variable in the order of declaration (parents first)."""
 
-    def __init__(self, model: pm.Model, choices: Choices, fixed: Mapping[str, Mapping[str, object]]):
+    def __init__(self, model: pm.Model, choices: Choices, fixed: Mapping[str, Mapping[str, np.ndarray]]):
         self.model, self.choices, self.fixed_values = model, choices, fixed
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}

@@ -15,8 +15,11 @@ from pm_mlem.graph.tables.model_tables import DerivedValue
 from pm_mlem.objective.evaluators.whole import joined, latent_probes
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.objective import CHEAP, Objective, product
 from pm_mlem.objective.pullbacks import jacobian_by_reverse
+
+MANY = 50
+"""Deterministics from which on those of cheap models are not compiled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Readout:
         values = []
         for d, array in zip(self.derived, self._arrays(*theta, *data), strict=True):
             if d.lifted.slots:
-                mean = jnp.sum(product(posterior[d.name], array), axis=tuple(range(len(d.lifted.slots))))
+                mean = jnp.sum(product(d.joint(posterior), array), axis=tuple(range(len(d.lifted.slots))))
             else:
                 mean = array
             values.append(jnp.broadcast_to(mean, d.lifted.shape))
@@ -142,13 +145,25 @@ class Readout:
     def evaluate(self) -> Callable:
         """``(u, data) -> (estimands, latents, unit log-likelihoods)``."""
 
-        def everything(u, data):
+        def likelihood(u, data):
             theta = self.objective.space.constrain(u)
             posterior, units = self.posterior_and_units(theta, data)
-            latents = [self.marginal(name, posterior) for name in self.latent_names]
+            return theta, posterior, [self.marginal(name, posterior) for name in self.latent_names], units
+
+        def everything(u, data, likelihood=likelihood):
+            theta, posterior, latents, units = likelihood(u, data)
             return [*theta, *self.deterministics(theta, data, posterior)], latents, units
 
+        if self.many:
+            return partial(everything, likelihood=self.objective.jit_once(likelihood))
         return self.objective.jit_once(everything)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are so many small Deterministics that they are evaluated one by one: the compiler takes some 10
+        ms for each, and longer the more there are.
+        """
+        return self.objective.backend == "jax" and len(self.derived) >= MANY and self.objective.work < CHEAP
 
     @cached_property
     def log_likelihood(self) -> Callable:
@@ -173,7 +188,8 @@ class Readout:
     def jacobian(self) -> Callable:
         """Derivatives of all estimands with respect to ``u`` (last axis)."""
         if self.objective.backend == "jax" and not any(d.lifted.slots for d in self.derived):
-            return self.objective.jit_once(jax.jacfwd(self.estimands))
+            jacobian = jax.jacfwd(self.estimands)
+            return jacobian if self.many else self.objective.jit_once(jacobian)
         by_reverse = partial(jacobian_by_reverse, self.estimands)  # a posterior mean is a derivative itself
         return self.objective.jit_once(by_reverse) if self.objective.backend == "jax" else by_reverse
 

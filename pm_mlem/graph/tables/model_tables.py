@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -41,18 +42,30 @@ class DensityTerm:
 
 @dataclass(frozen=True, eq=False)
 class DerivedValue:
-    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads."""
+    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads.
+
+    ``probe`` names the probe whose derivative is the joint posterior of what it reads; where it reads one element for
+    each of its entries that is the probe of their vector, and ``places`` says which elements of it.
+    """
 
     name: str
     lifted: Lifted
     array: Variable
+    probe: str = ""
+    places: np.ndarray | None = None
+
+    def joint(self, probabilities: Mapping[str, Any]) -> Any:
+        """The joint posterior of what it reads, slot axes first, from those of the probes."""
+        found = probabilities[self.probe]
+        return found if self.places is None else found[:, self.places]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
     """A table of zeros added to the log-density: the gradient with respect to it is a posterior probability.
 
-    ``shape`` is that of the array (states first); ``name`` the vector of latents or the Deterministic it serves.
+    ``shape`` is that of the array (states first); ``name`` the vector of latents that it serves, or the first of the
+    Deterministics that do.
     """
 
     name: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pytensor.tensor as pt
@@ -51,13 +53,16 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
-    chosen, probed, by_element, failed = add_probes(structure, factors, len(densities), elimination, derived, context)
+    probes = Probes(structure, context, len(densities), list(factors), elimination)
+    for vector in structure.vectors:
+        probes.add(vector.name, whole(vector))
+    by_element = probes.probed
+    reported = tuple(filter(None, map(probes.serve, derived)))
     sites = find_sites(densities, context)
     check_missing(context)
     return ModelTables(
         structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
-        tuple(d for d in derived if d.name not in failed), {**skipped, **failed}, chosen, probed, by_element, sites,
-        context,
+        reported, {**skipped, **probes.failed}, probes.chosen, probes.probed, by_element, sites, context,
     )  # fmt: skip
 
 
@@ -116,38 +121,74 @@ def lift_deterministics(structure: ModelStructure, context: Context):
     return tuple(derived), skipped
 
 
-def add_probes(
-    structure: ModelStructure,
-    factors: Sequence[Factor],
-    n_terms: int,
-    elimination: Elimination,
-    derived: Sequence[DerivedValue],
-    context: Context,
-) -> tuple[tuple[Probe, ...], Elimination, Elimination, Mapping[str, str]]:
-    """Zero tables for every vector of latents and every Deterministic that reads one, and the sum that includes them.
+@dataclass
+class Probes:
+    """Zero tables for every vector of latents and for what Deterministics read of several, and sums that include them.
 
-    Returns the probes, the elimination of all factors and probes together, that without the probes of Deterministics,
-    and name -> reason for the Deterministics whose posterior mean couples latents in a way that cannot be summed out.
+    Attributes
+    ----------
+    structure, context : of the model
+    n_terms : how many log-density arrays there are
+    factors : those of the model and of the probes
+    probed : the elimination of all of them
+    chosen : the probes
+    failed : name -> reason for those that couple latents in a way that cannot be summed out
+    known : what Deterministics read -> the name of the probe for it
     """
-    wanted = [(v.name, whole(v)) for v in structure.vectors]
-    wanted += [(d.name, d.lifted) for d in derived if d.lifted.slots]
-    chosen: list[Probe] = []
-    factors, skipped = list(factors), {}
-    by_element = elimination
-    for i, (name, lifted) in enumerate(wanted):
+
+    structure: ModelStructure
+    context: Context
+    n_terms: int
+    factors: list[Factor]
+    probed: Elimination
+    chosen: tuple[Probe, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    known: dict[tuple, str] = field(default_factory=dict)
+
+    def add(self, name: str, lifted: Lifted) -> bool:
+        """One more table, if the sum that includes it can be formed."""
         shape = tuple(s.size for s in lifted.slots) + lifted.shape
         zeros = tensor(f"probe_{name}", dtype="float64", shape=shape)
         stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
-        extra = factorize(name, n_terms + len(chosen), stand_in, structure.vectors, context)
+        extra = factorize(name, self.n_terms + len(self.chosen), stand_in, self.structure.vectors, self.context)
         try:
-            elimination = eliminate([*factors, *extra], structure.vectors, context)
+            self.probed = eliminate([*self.factors, *extra], self.structure.vectors, self.context)
         except UnsupportedModelError as error:
-            skipped[name] = str(error)
-            continue
-        factors += extra
-        chosen.append(Probe(name, zeros, shape))
-        by_element = elimination if i < len(structure.vectors) else by_element
-    return tuple(chosen), elimination, by_element, skipped
+            self.failed[name] = str(error)
+            return False
+        self.factors += extra
+        self.chosen += (Probe(name, zeros, shape),)
+        return True
+
+    @cached_property
+    def vector_of(self) -> dict[int, tuple[str, int]]:
+        """For every latent element the probe of its vector and its place there."""
+        served = {p.name for p in self.chosen}
+        vectors = [v for v in self.structure.vectors if v.name in served]
+        return {int(e): (v.name, i) for v in vectors for i, e in enumerate(v.elements)}
+
+    def serve(self, value: DerivedValue) -> DerivedValue | None:
+        """A Deterministic with its probe; None where it cannot be reported.
+
+        One that reads a single element for each of its entries needs none of its own, and those that read the same
+        elements share one: a model may have thousands.
+        """
+        lifted = value.lifted
+        if not lifted.slots:
+            return value
+        addresses = [np.broadcast_to(s.address, lifted.shape) for s in lifted.slots]
+        if len(addresses) == 1 and addresses[0].size:
+            found = [self.vector_of.get(int(e)) for e in addresses[0].ravel()]
+            names = {place[0] if place else None for place in found}
+            if len(names) == 1 and None not in names:
+                places = np.array([i for _, i in found]).reshape(lifted.shape)
+                return replace(value, probe=names.pop(), places=places)
+        key = (lifted.shape, *[(s.lower, s.size, a.tobytes()) for s, a in zip(lifted.slots, addresses, strict=True)])
+        if key not in self.known:
+            if not self.add(value.name, lifted):
+                return None
+            self.known[key] = value.name
+        return replace(value, probe=self.known[key])
 
 
 def whole(vector: LatentVector) -> Lifted:

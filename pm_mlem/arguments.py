@@ -24,6 +24,10 @@ R = TypeVar("R")
 Rule = Callable[[Any, str], Any]
 
 
+CALM = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+"""How NumPy treats infinities and NaN by default: a user's ``np.seterr(all="raise")`` is not meant for this package."""
+
+
 def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A function whose arguments go through rules before it begins."""
 
@@ -39,7 +43,8 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name, rule in rules.items():
                 if name in given.arguments:
                     given.arguments[name] = rule(given.arguments[name], name)
-            return function(*given.args, **given.kwargs)
+            with np.errstate(**CALM):
+                return function(*given.args, **given.kwargs)
 
         return wrapper
 

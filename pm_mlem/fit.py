@@ -313,6 +313,16 @@ def nowhere_finite(target: Target, point: np.ndarray) -> str:
         for n, v in target.space.values(point).items()
     )
     blame = f"the log-density of {', '.join(map(repr, bad))}" if bad else "a parameter condition"
+    from pm_mlem.graph.tables.undefined import impossible_values
+
+    arrays = target.objective.densities(*target.space.constrain(point), *target.data)
+    impossible = impossible_values(target.tables.densities, [np.asarray(a) for a in arrays])
+    if impossible:
+        return (
+            f"The log-likelihood is not finite at any start. {' '.join(impossible.values())} Correct or remove it, or "
+            f"use a distribution that allows it; where that depends on parameters (here {where}), pass "
+            "starts=[{name: value}] inside the support."
+        )
     return (
         f"The log-likelihood is not finite at any start; {blame} fails at {where}. Pass starts=[{{name: value}}] "
         "inside the support, or set initval= in the model."

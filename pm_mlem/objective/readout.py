@@ -187,11 +187,34 @@ class Readout:
     @cached_property
     def jacobian(self) -> Callable:
         """Derivatives of all estimands with respect to ``u`` (last axis)."""
+        if self.many:
+            return self.jacobian_by_parts()
         if self.objective.backend == "jax" and not any(d.lifted.slots for d in self.derived):
-            jacobian = jax.jacfwd(self.estimands)
-            return jacobian if self.many else self.objective.jit_once(jacobian)
+            return self.objective.jit_once(jax.jacfwd(self.estimands))
         by_reverse = partial(jacobian_by_reverse, self.estimands)  # a posterior mean is a derivative itself
         return self.objective.jit_once(by_reverse) if self.objective.backend == "jax" else by_reverse
+
+    def jacobian_by_parts(self) -> Callable:
+        """The same by the chain rule: what Deterministics are made of is compiled, they themselves are not."""
+        names = list(dict.fromkeys(d.probe for d in self.derived if d.lifted.slots))
+
+        def parts(u, data):
+            theta = self.objective.space.constrain(u)
+            posterior = self.posterior(theta, data) if names else {}
+            return [*theta, *[posterior[name] for name in names]]
+
+        values, slopes = map(self.objective.jit_once, (parts, partial(jacobian_by_reverse, parts)))
+        size = len(self.objective.space.names)
+
+        def evaluate(u, data):
+            def made_of(found):
+                return self.deterministics(found[:size], data, dict(zip(names, found[size:], strict=True)))
+
+            at, columns = values(u, data), slopes(u, data)
+            derived = jax.vmap(lambda t: jax.jvp(made_of, (at,), (t,))[1], in_axes=-1, out_axes=-1)(columns)
+            return [*columns[:size], *derived]
+
+        return evaluate
 
     @cached_property
     def entry_derivatives(self) -> Callable:

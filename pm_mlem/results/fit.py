@@ -616,6 +616,7 @@ class Fit(Shown):
         """
         return hypothesis_tests.score_test(self._estimate, release, kind)
 
+    @checked()
     def information_matrix_test(self, elements: str = "all") -> HypothesisTest:
         """A hint at misspecification: whether curvature and variability of the scores agree (White 1982).
 
@@ -654,6 +655,7 @@ class Fit(Shown):
         test = hypothesis_tests.information_matrix_test(self._estimate, elements)
         return replace(test, table=hypothesis_tests.ratios(self.summary(kind=["observed", "opg", "sandwich"])))
 
+    @checked()
     def influence(self) -> xr.Dataset:
         """By how much every independent unit moves the estimates (infinitesimal jackknife).
 
@@ -873,6 +875,7 @@ class Fit(Shown):
 
     # --- latents and new data ------------------------------------------------------------------------------
 
+    @checked()
     def decode(self) -> xr.Dataset:
         """The jointly most probable states of all discrete latents given the data and the estimates.
 

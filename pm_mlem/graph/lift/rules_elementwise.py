@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytensor.scalar as ps
 from pytensor.tensor.basic import Alloc
@@ -9,6 +11,8 @@ from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import All, Any, Max, Min, Prod, Sum
 
 from pm_mlem.graph.lift.core import (
+    LARGEST_TABLE,
+    MANY_STATES,
     Lifted,
     Refusal,
     align,
@@ -36,11 +40,27 @@ def _(op, node, inputs, context):
         if chosen is not None:
             return [astype(enlarge(chosen, shape), node.outputs[0].type.dtype)]
     slots, positions = broadcast_slots(inputs, ndim)
+    check_size(slots, inputs, positions)
     if all(v.is_constant for v in inputs):
         arrays = [align(v, p, len(slots), ndim) for v, p in zip(inputs, positions, strict=True)]
         return [as_lifted(constant(data).data, shape, slots) for data in fold(op, arrays, node)]
     symbols = [align_symbol(v, p, len(slots), ndim, context) for v, p in zip(inputs, positions, strict=True)]
     return [as_lifted(out, shape, slots) for out in guarded(op).make_node(*symbols).outputs]
+
+
+def check_size(slots, inputs, positions) -> None:
+    """Refuse tables over so many states that nothing could be done with them, before they are made."""
+    states = math.prod(s.size for s in slots)
+    if states < MANY_STATES:
+        return
+    arrays = np.broadcast_shapes(*[v.array_shape for v in inputs])
+    used = {axis for v, p in zip(inputs, positions, strict=True) for axis in p}
+    entries = math.prod(slots[axis].size for axis in used) * math.prod(arrays)
+    if entries > LARGEST_TABLE:
+        raise Refusal(
+            f"a table over {states:,} states with {entries:,} entries is needed (the limit is {LARGEST_TABLE:,})",
+            hint="Give the latents fewer states, or let each observation depend on fewer of them",
+        )
 
 
 def constant_branch(inputs) -> Lifted | None:

@@ -12,7 +12,7 @@ from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.lift import Lifted, Refusal
+from pm_mlem.graph.lift import Lifted, Refusal, Violation
 from pm_mlem.graph.roles.densities import unscaled
 from pm_mlem.graph.roles.families import Family
 
@@ -216,6 +216,8 @@ class named:
         return self
 
     def __exit__(self, kind, error, traceback):
+        if isinstance(error, Violation):
+            raise ValueError(f"'{self.name}' {error.reason}. {error.hint}.") from error
         if isinstance(error, Refusal):
             raise UnsupportedModelError(describe(error, self.name)) from error
         return False

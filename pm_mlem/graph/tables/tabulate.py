@@ -22,6 +22,7 @@ from pm_mlem.graph.roles.symbols import tensor
 from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, ModelTables, Probe
 from pm_mlem.graph.tables.sites import find_sites
+from pm_mlem.graph.tables.undefined import check_missing
 
 
 def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
@@ -47,6 +48,7 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
             if not term.only:
                 factors += factorize(term.name, len(densities), stand_in(density), structure.vectors, context)
             densities.append(density)
+        check_missing(context, term, structure)
     factors += conditional_factors(densities, structure, context)
     guards = tuple(context.guards)
     elimination = eliminate(factors, structure.vectors, context)
@@ -59,7 +61,7 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     by_element = probes.probed
     reported = tuple(filter(None, map(probes.serve, derived)))
     sites = find_sites(densities, context)
-    check_missing(context)
+    check_missing(context, None, structure)
     return ModelTables(
         structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
         reported, {**skipped, **probes.failed}, probes.chosen, probes.probed, by_element, sites, context,
@@ -197,15 +199,6 @@ def whole(vector: LatentVector) -> Lifted:
     return Lifted((vector.n_elements,), (Slot(0, vector.states, vector.elements),), data=states)
 
 
-def check_missing(context: Context) -> None:
-    """Refuse NaN in anything that enters the log-density."""
-    if context.missing:
-        raise ValueError(
-            f"An array of shape {context.missing[0]} that the model uses (a covariate or an index) contains NaN. "
-            "Remove those rows, or model the missing values."
-        )
-
-
 def dependencies(outputs: Sequence[Variable], inputs: Sequence[Variable]) -> set[Variable]:
     """Which of the inputs the outputs depend on."""
     return set(inputs) & set(ancestors(outputs))
@@ -229,6 +222,16 @@ def check_informed(tables: ModelTables) -> None:
 def uninformed(parameter: Parameter, structure: ModelStructure) -> str:
     name = parameter.name
     children = [t.name for t in structure.priors if t.name != name and parameter.rv in set(ancestors([t.density]))]
+    above = [p.name for p in structure.free if p.rv is not parameter.rv and p.rv in set(ancestors([parameter.rv]))]
+    if not children and above:
+        names = ", ".join(map(repr, above))
+        return (
+            f"'{name}' is a continuous latent variable: the data inform it through {names} alone, on which its "
+            "distribution depends. Maximum likelihood would integrate it out, which is not implemented for continuous "
+            "variables; without it the model would be another one. Where it stands for censored observations, observe "
+            "them: pm.Censored('y', pm.Normal.dist(...), lower=None, upper=bound, observed=values). Where it stands "
+            "for predictions, draw them after the fit: Fit.sample_posterior_predictive."
+        )
     if not children:
         return (
             f"'{name}' does not enter the likelihood, so it has no maximum-likelihood estimate: remove it, hold it "

@@ -171,7 +171,7 @@ class Objective:
     @cached_property
     def unit_of_sum(self) -> np.ndarray:
         """For each sum over the latents that chooses its unit: they come in another order than the units."""
-        result = np.full(self.n_units, -1)
+        result = np.full(sum(self.tables.by_element.sizes), -1)
         by_element, plain = self.tables.by_element.unit_of_row, self.tables.elimination.unit_of_row
         for sums, units in zip(by_element, plain, strict=False):  # the probes come last
             result[sums] = units
@@ -297,7 +297,7 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     whole = Whole(tables, backend, densities, partition, probed)
-    chunks = build_chunks(whole, infinite) if backend == "jax" else None
+    chunks = build_chunks(whole, infinite) if backend == "jax" and tables.mixed is None else None
     exact = exact_derivatives(densities, prior)
     return Objective(tables, space, estimator, backend, whole, chunks or whole, guards, prior, exact)
 

@@ -96,7 +96,12 @@ class Readout:
         names = [p.name for p in latent_probes(objective.tables)]
         indicators = dict(zip(names, chosen, strict=True))
         sums = joined(vectors)
-        units = jnp.zeros_like(sums).at[objective.unit_of_sum].set(sums)
+        if objective.tables.mixed is not None:  # what latents say about parameters is no part of the likelihood
+            whole, probes = objective.whole, [jnp.zeros(p.shape) for p in latent_probes(objective.tables)]
+            sums = sums - joined(whole.sums_by_element(*whole.densities(*theta, *data), *probes, *data))
+        units = jnp.zeros(objective.n_units).at[objective.unit_of_sum].add(sums)
+        if objective.tables.mixed is not None:
+            units = units + objective.units(objective.densities(*theta, *data), data)
         return [self.states(name, self.marginal(name, indicators)) for name in self.latent_names], units
 
     def states(self, name: str, indicator: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -15,6 +15,9 @@ from pm_mlem.graph.elimination import Elimination
 from pm_mlem.graph.elimination.factors import Factor
 from pm_mlem.graph.lift import Context, Lifted
 from pm_mlem.graph.roles.structure import ModelStructure, Term
+
+if TYPE_CHECKING:
+    from pm_mlem.graph.tables.mixed_priors import MixedPriors
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,15 @@ class ModelTables:
     nothing but its distribution reads it."""
     sites: tuple[Site, ...]
     context: Context
+    priors: tuple[Variable, ...] = ()
+    """The prior log-densities of the free parameters, which add up to ``log_prior``."""
+    mixed: MixedPriors | None = None
+    """The priors that latents choose: their densities given the latents are the last among ``densities``."""
+
+    @property
+    def of_prior(self) -> frozenset[int]:
+        """Positions of the densities that belong to the prior of parameters, not to the likelihood."""
+        return self.mixed.terms if self.mixed is not None else frozenset()
 
     @property
     def free_inputs(self) -> tuple[Variable, ...]:

@@ -15,11 +15,13 @@ from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.elimination import Elimination, eliminate
 from pm_mlem.graph.elimination.factors import Factor, by_state, factorize
 from pm_mlem.graph.lift import Context, Lifted, Refusal, Slot
+from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.lift.parts import lift_parts
 from pm_mlem.graph.roles.families import context_of, unfold
 from pm_mlem.graph.roles.structure import LatentVector, ModelStructure, Parameter, Term, named
 from pm_mlem.graph.roles.symbols import tensor
 from pm_mlem.graph.roles.transforms import initial_values
+from pm_mlem.graph.tables.mixed_priors import MixedPriors, sum_out
 from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, ModelTables, Probe
 from pm_mlem.graph.tables.sites import find_sites
 from pm_mlem.graph.tables.undefined import check_missing
@@ -52,19 +54,24 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
     factors += conditional_factors(densities, structure, context)
     guards = tuple(context.guards)
     elimination = eliminate(factors, structure.vectors, context)
-    log_prior = prior_density(structure, context) if with_prior else pt.constant(0.0)
+    priors, mixed = prior_densities(structure, densities, factors, context) if with_prior else ((), None)
+    log_prior = pt.add(pt.constant(0.0), *[a.sum() for a in priors])
     prior_guards = tuple(context.guards[len(guards) :])
     derived, skipped = lift_deterministics(structure, context)
-    probes = Probes(structure, context, len(densities), list(factors), elimination)
+    sites = find_sites(densities, context)
+    if mixed is not None:
+        densities += mixed.densities
+    known = [*factors, *(mixed.factors if mixed is not None else ())]
+    probes = Probes(structure, context, len(densities), known, elimination)
     for vector in structure.vectors:
         probes.add(vector.name, whole(vector))
     by_element = probes.probed
     reported = tuple(filter(None, map(probes.serve, derived)))
-    sites = find_sites(densities, context)
     check_missing(context, None, structure)
     return ModelTables(
         structure, tuple(densities), tuple(factors), elimination, log_prior, guards, prior_guards,
         reported, {**skipped, **probes.failed}, probes.chosen, probes.probed, by_element, sites, context,
+        priors, mixed,
     )  # fmt: skip
 
 
@@ -95,20 +102,26 @@ def conditional_factors(
             yield from factorize(densities[first].term.name, first, table, structure.vectors, context)
 
 
-def prior_density(structure: ModelStructure, context: Context) -> Variable:
-    total = pt.constant(0.0)
+def prior_densities(
+    structure: ModelStructure, densities: Sequence[DensityTerm], factors: Sequence[Factor], context: Context
+) -> tuple[tuple[Variable, ...], MixedPriors | None]:
+    """The log-densities of the free parameters, to be added up, and those of priors that read latents."""
+    found, mixed, tables = [], [], []
     for term in structure.priors:
         if term.name in structure.fixed:
             continue
         with named(term.name):
-            density = context.lift(term.density)
-        if density.slots:
-            raise UnsupportedModelError(
-                f"The prior of '{term.name}' depends on a discrete latent; observe the latent or marginalize the prior."
-            )
-        repeats = int(np.prod([n for d, n in enumerate(density.shape) if density.is_virtual(d)], dtype=np.int64))
-        total = total + context.symbol(density).sum() * float(repeats)
-    return total
+            lifted = context.lift(term.density)
+        if not lifted.slots:
+            found.append(context.symbol(materialize(lifted)))
+            continue
+        index = len(densities) + len(mixed)
+        mixed.append(density_term(term, lifted, index, True, context))
+        tables += factorize(term.name, index, stand_in(mixed[-1]), structure.vectors, context)
+    if not mixed:
+        return tuple(found), None
+    summed = sum_out(mixed, tables, densities, factors, structure, context)
+    return (*found, summed.total), summed
 
 
 def lift_deterministics(structure: ModelStructure, context: Context):

@@ -158,7 +158,9 @@ def describe(step, structure) -> str:
     known = [items[n] for n in step.latents if n in items]
     kinds = dict.fromkeys(distribution_name(item.rv) for item in known) or {"states": None}
     what = f"{' x '.join(kinds)}({step.states})"
-    names = ", ".join(step.latents)
+    names = (
+        ", ".join(step.latents) if len(step.latents) < SMALLEST_LOOP else f"{step.latents[0]} ... {step.latents[-1]}"
+    )
     given = f" given {', '.join(dict.fromkeys(step.given))}" if step.given else ""
     if step.how != "plate":
         return f"{names}: {step.how}, {what}{given}; cost {step.cost:,} table entries"

@@ -291,7 +291,7 @@ def notes(estimate: Estimate, guard: Guard) -> list[str]:
     Where Newton's method was not run no Hessian is formed for them.
     """
     from pm_mlem.estimate.diagnosis import diagnose
-    from pm_mlem.estimate.notes import kink_notes, optimum_notes, restraint_notes
+    from pm_mlem.estimate.notes import dropped_priors, kink_notes, optimum_notes, restraint_notes
 
     target, optimum = estimate.target, estimate.optimum
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
@@ -302,7 +302,7 @@ def notes(estimate: Estimate, guard: Guard) -> list[str]:
     remarks += kink_notes(target, optimum)
     curved = target.objective.kinks.none and Newton.title in (*dict(optimum.legs), optimum.checked)
     diagnosis = estimate.diagnosis if curved else diagnose(target, optimum.point, None)
-    return [*remarks, *optimum_notes(diagnosis)]
+    return [*dropped_priors(target), *remarks, *optimum_notes(diagnosis)]
 
 
 def nowhere_finite(target: Target, point: np.ndarray) -> str:

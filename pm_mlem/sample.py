@@ -194,7 +194,7 @@ def conditioned(target: Target) -> pm.Model:
     """The model without its latents, given what is held."""
     from pm_mlem.graph.marginal.model import marginal_model
 
-    target = target.sibling()  # read from what its data are in by now
+    target = target.sibling("map")  # read from what its data are in by now
     model = marginal_model(target.source, target.tables)
     held = {name: np.asarray(value) for name, value in target.structure.fixed.items()}
     return pm.observe(model, held) if held else model

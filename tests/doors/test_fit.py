@@ -329,7 +329,7 @@ def test_starts_of_wrong_shape_or_none(model):
         fit(model, starts=[{"mu": [1.0, 2.0]}])
     with complaint("starts is an empty list"):
         fit(model, starts=[])
-    with complaint("starts=0 must be at least 1"):
+    with complaint("starts=0 must be a whole number, at least 1"):
         fit(model, starts=0)
 
 

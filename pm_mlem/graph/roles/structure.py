@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.lift import Lifted, Refusal, Violation
@@ -195,6 +196,17 @@ class ModelStructure:
         """The position of the vector that a latent belongs to, and the latent."""
         position, item = next((i, item) for i, item in enumerate(self.latents) if item.name == name)
         return next(i for i, v in enumerate(self.vectors) if position in v.latents), item
+
+    @property
+    def chosen_priors(self) -> dict[str, tuple[str, ...]]:
+        """The parameters whose prior reads discrete latents, and which."""
+        names = {item.rv: item.name for item in self.latents}
+        found = {}
+        for term in self.priors if names else ():
+            read = ancestors(list(term.rv.owner.inputs), blockers=set(self.leaves)) if term.rv is not None else []
+            if chosen := tuple(dict.fromkeys(names[v] for v in read if v in names)):
+                found[term.name] = chosen
+        return found
 
     @property
     def observed(self) -> tuple[str, ...]:

@@ -63,8 +63,7 @@ def tabulate(structure: ModelStructure, *, with_prior: bool) -> ModelTables:
         densities += mixed.densities
     known = [*factors, *(mixed.factors if mixed is not None else ())]
     probes = Probes(structure, context, len(densities), known, elimination)
-    for vector in structure.vectors:
-        probes.add(vector.name, whole(vector))
+    probes.add_all([(v.name, whole(v)) for v in structure.vectors])
     by_element = probes.probed
     reported = tuple(filter(None, map(probes.serve, derived)))
     check_missing(context, None, structure)
@@ -160,20 +159,34 @@ class Probes:
     failed: dict[str, str] = field(default_factory=dict)
     known: dict[tuple, str] = field(default_factory=dict)
 
+    def add_all(self, wanted: Sequence[tuple[str, Lifted]]) -> None:
+        """Several tables; one after the other where the sum that includes all of them cannot be formed."""
+        try:
+            self.include(wanted)
+        except UnsupportedModelError:
+            for name, lifted in wanted:
+                self.add(name, lifted)
+
     def add(self, name: str, lifted: Lifted) -> bool:
         """One more table, if the sum that includes it can be formed."""
-        shape = tuple(s.size for s in lifted.slots) + lifted.shape
-        zeros = tensor(f"probe_{name}", dtype="float64", shape=shape)
-        stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
-        extra = factorize(name, self.n_terms + len(self.chosen), stand_in, self.structure.vectors, self.context)
         try:
-            self.probed = eliminate([*self.factors, *extra], self.structure.vectors, self.context)
+            self.include([(name, lifted)])
         except UnsupportedModelError as error:
             self.failed[name] = str(error)
             return False
-        self.factors += extra
-        self.chosen += (Probe(name, zeros, shape),)
         return True
+
+    def include(self, wanted: Sequence[tuple[str, Lifted]]) -> None:
+        chosen, extra = list(self.chosen), []
+        for name, lifted in wanted:
+            shape = tuple(s.size for s in lifted.slots) + lifted.shape
+            zeros = tensor(f"probe_{name}", dtype="float64", shape=shape)
+            stand_in = Lifted(lifted.shape, lifted.slots, symbol=zeros)
+            extra += factorize(name, self.n_terms + len(chosen), stand_in, self.structure.vectors, self.context)
+            chosen.append(Probe(name, zeros, shape))
+        self.probed = eliminate([*self.factors, *extra], self.structure.vectors, self.context)
+        self.factors += extra
+        self.chosen = tuple(chosen)
 
     @cached_property
     def vector_of(self) -> dict[int, tuple[str, int]]:

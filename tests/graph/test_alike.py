@@ -25,20 +25,19 @@ def test_one_recursion_for_chains_that_differ_in_length(name, count):
     assert {n for step in tables.elimination.steps if step.how != "plate" for n in step.latents} == latents
 
 
-def chain(name, states, size):
-    vector = Vector(name, states, size)
-    steps = np.arange(size - 1)
-    pair = Piece(
-        pt.tensor(shape=(states, states, 1)), (View(vector, steps), View(vector, steps + 1)), size - 1, {0: steps}
-    )
-    own = Piece(pt.tensor(shape=(states, size)), (View(vector, np.arange(size)),), size, {1: np.arange(size)})
-    return vector, [pair, own]
+def chain(name, states, size, factor):
+    """A chain with tables of its own: steps and emissions."""
+    vector, rows = Vector(name, states, size), np.arange(size)
+    views = View(vector, rows[:-1]), View(vector, rows[1:])
+    steps = Piece(pt.tensor(shape=(states, states, 1)), views, size - 1, {factor: rows[:-1]})
+    emissions = Piece(pt.tensor(shape=(states, size)), (View(vector, rows),), size, {factor + 1: rows})
+    return vector, [steps, emissions]
 
 
 def test_groups_are_alike_by_states_and_tables():
-    a, first = chain("a", 2, 4)
-    b, second = chain("b", 2, 6)
-    c, third = chain("c", 3, 4)
+    a, first = chain("a", 2, 4, 0)
+    b, second = chain("b", 2, 6, 2)
+    c, third = chain("c", 3, 4, 4)
     found = alike.merge([*first, *second, *third], [a, b, c])
     assert sorted(p.rows for p in found) == [3, 4, 8, 10]
     merged = next(p for p in found if p.rows == 10)
@@ -50,6 +49,6 @@ def test_groups_are_alike_by_states_and_tables():
 
 def test_tables_that_would_be_written_out_are_left_alone(monkeypatch):
     monkeypatch.setattr(alike, "LARGEST_COPY", 10)
-    a, first = chain("a", 2, 4)
-    b, second = chain("b", 2, 6)
+    a, first = chain("a", 2, 4, 0)
+    b, second = chain("b", 2, 6, 2)
     assert alike.merge([*first, *second], [a, b]) is None

@@ -151,3 +151,16 @@ NO_NUMBERS = ["a", ["a"] * 3, {"a": 1}, object(), [1, [2]], np.array(["2020-01-0
 def test_values_that_are_no_numbers(coin, value):
     with pytest.raises(ValueError, match="^fixed: the values of 'mu' must be numbers, not"):
         mlem.fit(coin, fixed={"mu": value})
+
+
+@pytest.mark.compiled
+def test_numpy_may_be_told_to_raise():
+    with pm.Model() as model:
+        z = pm.Bernoulli("z", pm.Beta("p", 1, 1), shape=4)
+        pm.Normal("y", pm.Normal("mu", shape=2)[z], 1, observed=[-900.0, -901.0, 900.0, 902.0])
+    with np.errstate(all="raise"):
+        fit = mlem.fit(model, method="em", random_seed=0, progressbar=False)
+        assert fit.summary().shape[0] == 3
+        np.testing.assert_allclose(np.sort(fit.estimates["mu"]), [-900.5, 901.0], atol=1e-3)
+        with pytest.raises(FloatingPointError):
+            np.float64(1.0) / np.float64(0.0)

@@ -104,7 +104,7 @@ def plot_em_steps(
         No steps, a step that there is not, an unknown variable, latent or element.
     """
     check_elements(ELEMENTS, visuals, aes_by_visuals)
-    steps = checked(steps, step)
+    steps = checked_steps(steps, step)
     step = most_beyond(steps) if step is None else step
     kind = "log-likelihood" if steps[0].fit.estimator == "mle" else "log-posterior"
     curves = {
@@ -140,7 +140,7 @@ def plot_em_steps(
     return pc
 
 
-def checked(steps: Iterable[Any], step: int | None) -> list[Any]:
+def checked_steps(steps: Iterable[Any], step: int | None) -> list[Any]:
     steps = list(steps)
     for item in steps:
         if not all(hasattr(item, a) for a in ("lower_bound", "next_estimates", "iteration")):

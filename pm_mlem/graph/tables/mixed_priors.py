@@ -6,9 +6,7 @@ Such a prior is a mixture: the log-density of the parameters is the sum over the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 
 from pm_mlem.errors import UnsupportedModelError
@@ -16,27 +14,7 @@ from pm_mlem.graph.elimination import eliminate
 from pm_mlem.graph.elimination.factors import Factor
 from pm_mlem.graph.lift import Context
 from pm_mlem.graph.roles.structure import ModelStructure
-from pm_mlem.graph.tables.model_tables import DensityTerm
-
-
-@dataclass(frozen=True, eq=False)
-class MixedPriors:
-    """The priors of a model that read latents.
-
-    Attributes
-    ----------
-    densities : their element-wise log-densities given the latents, the last of the model's
-    factors : their tables
-    vectors : the latents that are summed out of them, by position
-    terms : positions of the densities that belong to the prior: these, and the distributions of the latents
-    total : scalar, the log-density of the parameters with the latents summed out
-    """
-
-    densities: tuple[DensityTerm, ...]
-    factors: tuple[Factor, ...]
-    vectors: frozenset[int]
-    terms: frozenset[int]
-    total: Variable
+from pm_mlem.graph.tables.model_tables import DensityTerm, MixedPriors
 
 
 def sum_out(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -15,9 +15,6 @@ from pm_mlem.graph.elimination import Elimination
 from pm_mlem.graph.elimination.factors import Factor
 from pm_mlem.graph.lift import Context, Lifted
 from pm_mlem.graph.roles.structure import ModelStructure, Term
-
-if TYPE_CHECKING:
-    from pm_mlem.graph.tables.mixed_priors import MixedPriors
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +89,26 @@ class Site:
     op: RandomVariable
     parameters: tuple[Variable, ...]
     value: Variable
+
+
+@dataclass(frozen=True, eq=False)
+class MixedPriors:
+    """The priors of a model that read latents.
+
+    Attributes
+    ----------
+    densities : their element-wise log-densities given the latents, the last of the model's
+    factors : their tables
+    vectors : the latents that are summed out of them, by position
+    terms : positions of the densities that belong to the prior: these, and the distributions of the latents
+    total : scalar, the log-density of the parameters with the latents summed out
+    """
+
+    densities: tuple[DensityTerm, ...]
+    factors: tuple[Factor, ...]
+    vectors: frozenset[int]
+    terms: frozenset[int]
+    total: Variable
 
 
 @dataclass(frozen=True, eq=False)

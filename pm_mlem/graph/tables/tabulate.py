@@ -21,8 +21,8 @@ from pm_mlem.graph.roles.families import context_of, unfold
 from pm_mlem.graph.roles.structure import LatentVector, ModelStructure, Parameter, Term, named
 from pm_mlem.graph.roles.symbols import tensor
 from pm_mlem.graph.roles.transforms import initial_values
-from pm_mlem.graph.tables.mixed_priors import MixedPriors, sum_out
-from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, ModelTables, Probe
+from pm_mlem.graph.tables.mixed_priors import sum_out
+from pm_mlem.graph.tables.model_tables import DensityTerm, DerivedValue, MixedPriors, ModelTables, Probe
 from pm_mlem.graph.tables.sites import find_sites
 from pm_mlem.graph.tables.undefined import check_missing
 
@@ -209,7 +209,7 @@ class Probes:
             found = [self.vector_of.get(int(e)) for e in addresses[0].ravel()]
             names = {place[0] if place else None for place in found}
             if len(names) == 1 and None not in names:
-                places = np.array([i for _, i in found]).reshape(lifted.shape)
+                places = np.array([place[1] for place in found if place]).reshape(lifted.shape)
                 return replace(value, probe=names.pop(), places=places)
         key = (lifted.shape, *[(s.lower, s.size, a.tobytes()) for s, a in zip(lifted.slots, addresses, strict=True)])
         if key not in self.known:

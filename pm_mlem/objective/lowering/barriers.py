@@ -7,11 +7,9 @@ expression once it has some size: its value is computed once, and what reads it 
 
 from __future__ import annotations
 
-from jax import lax
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
-from pytensor.link.jax.dispatch import jax_funcify
 from pytensor.tensor.type import TensorType
 
 MANY_NODES = 200
@@ -33,11 +31,6 @@ class Barrier(Op):
 
     def infer_shape(self, node, shapes):
         return shapes
-
-
-@jax_funcify.register(Barrier)
-def _(op, **kwargs):
-    return lax.optimization_barrier
 
 
 def place_barriers(graph: FunctionGraph) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy
 
-from pm_mlem.arguments import checked, level, names, optional, whole
+from pm_mlem.arguments import checked, flag, level, names, optional, whole
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -33,7 +33,7 @@ MOST_ENTRIES = 6
 """Entries whose pairs are drawn where the user names none."""
 
 
-@checked(var_names=optional(names), level=level, most_draws=whole(1), col_wrap=whole(1))
+@checked(var_names=optional(names), level=level, most_draws=whole(1), col_wrap=whole(1), align=flag)
 def plot_pair_estimates(
     results: Mapping[str, Any],
     *,

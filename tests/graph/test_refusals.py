@@ -10,7 +10,6 @@ import pytest
 import pm_mlem as mlem
 from pm_mlem.graph.read import read
 from pm_mlem.graph.tables.tabulate import check_informed
-from pm_mlem.objective.verify import verify_plan
 
 Y = np.array([0.3, 1.2, 0.7, 2.0])
 BAD = np.array([0.3, 1.2, -1.0, 2.0])
@@ -111,18 +110,6 @@ def test_imputed_censoring():
     sentence = refusal(build, mlem.UnsupportedModelError)
     assert sentence.startswith("'late' is a continuous latent variable: the data inform it through 'mu', 'sigma' alone")
     assert "pm.Censored" in sentence and "remove" not in sentence
-
-
-def test_weights_that_do_not_sum_to_one():
-    with pm.Model() as model:
-        b = pm.Beta("b", 1, 1, shape=3)
-        w = b * pt.concatenate([[1.0], pt.extra_ops.cumprod(1 - b)[:-1]])
-        pm.NormalMixture("obs", w, pm.Normal("mu", shape=3), 1, observed=Y)
-    tables = read(model)
-    values = {"b": np.full(3, 0.5), "mu": np.arange(3.0)}
-    with pytest.raises(mlem.UnsupportedModelError) as caught:
-        verify_plan(tables, values)
-    assert "no density for 'obs'" in str(caught.value) and "weights do not sum to 1" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["latent", "parameter"])

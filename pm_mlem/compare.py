@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pm_mlem.arguments import checked, flag, level, names, optional
 from pm_mlem.precision import double
 
 if TYPE_CHECKING:
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from pm_mlem.results.statistics import Statistics
 
 
+@checked(level=level, var_names=optional(names), align=flag)
 @double()
 def compare(
     results: Mapping[str, Any],
     *,
     level: float = 0.95,
-    var_names: list[str] | None = None,
+    var_names: str | list[str] | None = None,
     kind: str | Mapping[str, str] = "wald",
     reference: str | None = None,
     align: bool = True,
@@ -35,8 +37,8 @@ def compare(
         ``pm.sample``, ADVI, Pathfinder, a Laplace approximation, NumPyro, ...). All for the same data.
     level : float
         Coverage of the intervals.
-    var_names : list of str, optional
-        Default: the parameters of the fits, and Deterministics that are not as large as the data.
+    var_names : str or list of str, optional
+        At least one. Default: the parameters of the fits, and Deterministics that are not as large as the data.
     kind : {"wald", "profile", "bootstrap"} or dict
         The intervals of fits; those of draws are equal-tailed ("eti"). A dictionary gives them by method,
         ``{"MLE": "profile", "NUTS": "hdi"}``.
@@ -143,9 +145,9 @@ def rows_of(
         absent = [v for v, names in entries.items() if not set(names) <= set(rows[method].get(v, {}))]
         if absent:
             notes.append(f"'{method}' lacks (entries of) {', '.join(map(repr, absent))}.")
-        for variable, names in entries.items():
+        for variable, wanted in entries.items():
             base, own = rows[reference].get(variable, {}), rows[method].get(variable, {})
-            for entry in names:
+            for entry in wanted:
                 if entry not in own:
                     continue
                 estimate, *others = own[entry]

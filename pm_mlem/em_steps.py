@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
-from pm_mlem.arguments import check_choice, current_model
+from pm_mlem.arguments import check_estimator, checked, current_model, not_negative, optional, values, whole
 from pm_mlem.optimize.acceleration import begin, plain
 from pm_mlem.optimize.em import converged
 from pm_mlem.optimize.problem import Optimum, Status
@@ -132,6 +132,7 @@ class EMStep:
         )
 
 
+@checked(start=optional(values), fixed=optional(values), tolerance=not_negative, max_iterations=whole(1))
 @double()
 def em_steps(
     model: pm.Model | None = None,
@@ -179,7 +180,7 @@ def em_steps(
     from pm_mlem.graph.roles.choices import Choices
 
     model = current_model(model)
-    check_choice(estimator, ("mle", "map"), "estimator")
+    check_estimator(estimator)
     target = target_of(model, estimator, Choices(fixed=fixed or {}), weights)
     return iterate(target, target.space.unconstrain(start or {}, "start"), tolerance, max_iterations)
 

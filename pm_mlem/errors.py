@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 
 class UnsupportedModelError(ValueError):
     """The model contains something that cannot be handled exactly.
@@ -22,3 +25,8 @@ class LocalOptimaWarning(UserWarning):
 
     The message says how many starts there were and how to try more.
     """
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the line of the user who called this package."""
+    warnings.warn(message, category, skip_file_prefixes=(str(Path(__file__).parent),))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pymc as pm
 
+from pm_mlem.arguments import checked, current_model, optional, some_names
 from pm_mlem.precision import wide_graphs
 
 SMALLEST_LOOP = 6
@@ -50,6 +51,7 @@ class Plan:
         return f"Plan({len(self.roles)} variables, {len(self.steps)} elimination steps, cost {self.cost})"
 
 
+@checked(latents=optional(some_names))
 @wide_graphs()
 def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = None) -> Plan:
     """Print which variables are parameters, latents and data, and how the latents are summed out.
@@ -72,7 +74,6 @@ def explain(model: pm.Model | None = None, *, latents: Sequence[str] | None = No
     UnsupportedModelError
         As :func:`pm_mlem.fit`.
     """
-    from pm_mlem.arguments import current_model
     from pm_mlem.graph.read import read
     from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.graph.roles.dims import plain
@@ -157,7 +158,9 @@ def describe(step, structure) -> str:
     known = [items[n] for n in step.latents if n in items]
     kinds = dict.fromkeys(distribution_name(item.rv) for item in known) or {"states": None}
     what = f"{' x '.join(kinds)}({step.states})"
-    names = ", ".join(step.latents)
+    names = (
+        ", ".join(step.latents) if len(step.latents) < SMALLEST_LOOP else f"{step.latents[0]} ... {step.latents[-1]}"
+    )
     given = f" given {', '.join(dict.fromkeys(step.given))}" if step.given else ""
     if step.how != "plate":
         return f"{names}: {step.how}, {what}{given}; cost {step.cost:,} table entries"

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pymc as pm
 
-from pm_mlem.arguments import check_choice, current_model
-from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.arguments import (
+    check_choice,
+    check_estimator,
+    checked,
+    current_model,
+    flag,
+    optional,
+    seed,
+    shown,
+    some_names,
+    starting_values,
+    values,
+)
+from pm_mlem.errors import LocalOptimaWarning, warn
 from pm_mlem.optimize import EM, LBFGS, Adam, Newton, Optimum, Status
 from pm_mlem.optimize.multistart import Check, Fallback, Plan, Run, Start, multistart, unconfirmed
 from pm_mlem.optimize.truncated import TruncatedNewton
@@ -36,6 +47,8 @@ CHEAP_HESSIAN = 50_000
 """Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
 
+@checked(latents=optional(some_names), fixed=optional(values), starts=optional(starting_values), random_seed=seed,
+         progressbar=flag)  # fmt: skip
 @double()
 def fit(
     model: pm.Model | None = None,
@@ -126,7 +139,7 @@ def fit(
     """
     began = time.perf_counter()
     model = current_model(model)
-    check_choice(estimator, ("mle", "map"), "estimator")
+    check_estimator(estimator)
     check_choice(backend, ("jax", "numba", "c"), "backend")
     check_method(method)
     if quadrature is not None:
@@ -151,7 +164,7 @@ def fit(
         raise ValueError(nowhere_finite(target, optimum.point))
     doubt = unconfirmed(optimum, runs)
     if doubt:
-        warnings.warn(doubt, LocalOptimaWarning, stacklevel=2)
+        warn(doubt, LocalOptimaWarning)
     estimate = Estimate(target, optimum)
     sentences = [
         optimum.message, ran(optimum), doubt, *notes(estimate, judge.guard), target.engine.note,
@@ -196,7 +209,7 @@ def check_method(method: Method) -> None:
     elif not isinstance(method, EM | LBFGS | Newton | Adam):
         raise TypeError(
             f"method must be one of {', '.join(map(repr, METHODS))} or an mlem.EM(...), mlem.LBFGS(...), "
-            f"mlem.Newton(...) or mlem.Adam(...), not {method!r}."
+            f"mlem.Newton(...) or mlem.Adam(...), not {shown(method)}."
         )
 
 
@@ -273,7 +286,7 @@ def notes(estimate: Estimate, guard: Guard) -> list[str]:
     Where Newton's method was not run no Hessian is formed for them.
     """
     from pm_mlem.estimate.diagnosis import diagnose
-    from pm_mlem.estimate.notes import kink_notes, optimum_notes, restraint_notes
+    from pm_mlem.estimate.notes import dropped_priors, kink_notes, optimum_notes, restraint_notes
 
     target, optimum = estimate.target, estimate.optimum
     if optimum.status in (Status.INTERRUPTED, Status.DEGENERATE) or not np.all(np.isfinite(optimum.point)):
@@ -284,7 +297,7 @@ def notes(estimate: Estimate, guard: Guard) -> list[str]:
     remarks += kink_notes(target, optimum)
     curved = target.objective.kinks.none and Newton.title in (*dict(optimum.legs), optimum.checked)
     diagnosis = estimate.diagnosis if curved else diagnose(target, optimum.point, None)
-    return [*remarks, *optimum_notes(diagnosis)]
+    return [*dropped_priors(target), *remarks, *optimum_notes(diagnosis)]
 
 
 def nowhere_finite(target: Target, point: np.ndarray) -> str:
@@ -295,6 +308,16 @@ def nowhere_finite(target: Target, point: np.ndarray) -> str:
         for n, v in target.space.values(point).items()
     )
     blame = f"the log-density of {', '.join(map(repr, bad))}" if bad else "a parameter condition"
+    from pm_mlem.graph.tables.undefined import impossible_values
+
+    arrays = target.objective.densities(*target.space.constrain(point), *target.data)
+    impossible = impossible_values(target.tables.densities, [np.asarray(a) for a in arrays])
+    if impossible:
+        return (
+            f"The log-likelihood is not finite at any start. {' '.join(impossible.values())} Correct or remove it, or "
+            f"use a distribution that allows it; where that depends on parameters (here {where}), pass "
+            "starts=[{name: value}] inside the support."
+        )
     return (
         f"The log-likelihood is not finite at any start; {blame} fails at {where}. Pass starts=[{{name: value}}] "
         "inside the support, or set initval= in the model."

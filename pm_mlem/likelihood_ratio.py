@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pm_mlem.arguments import checked, flag, optional, replicates, seed, whole
 from pm_mlem.precision import double
 from pm_mlem.progress import progress
 
@@ -21,6 +22,7 @@ STARTS = 5
 """Starts of the alternative in every bootstrap replicate."""
 
 
+@checked(boundary=optional(whole(0)), bootstrap=replicates, starts=whole(1), random_seed=seed, progressbar=flag)
 @double()
 def likelihood_ratio_test(
     null: Fit,
@@ -105,10 +107,8 @@ def likelihood_ratio_test(
         )
     if not bootstrap:
         return asymptotic(smaller, larger, statistic, df, boundary, free)
-    count = 199 if bootstrap is True else int(bootstrap)
-    if count < 1 or starts < 1:
-        raise ValueError("bootstrap= and starts= must be at least 1.")
-    found, failed = replicates(smaller, larger, count, starts, random_seed, progressbar)
+    count = 199 if bootstrap is True else bootstrap
+    found, failed = refitted(smaller, larger, count, starts, random_seed, progressbar)
     p_value = (1 + np.sum(found >= statistic - 1e-8)) / (1 + len(found))
     note = f"Parametric bootstrap, {len(found)} replicates."
     if failed:
@@ -150,7 +150,7 @@ def asymptotic(
     return HypothesisTest(NAME, statistic, df, chi_square_tail(statistic, df, held), " ".join(notes))
 
 
-def replicates(
+def refitted(
     null: Estimate, alternative: Estimate, count: int, starts: int, random_seed: int | None, progressbar: bool
 ) -> tuple[np.ndarray, int]:
     """Statistics of data drawn from the null, and how many could not be had."""

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import pymc as pm
 
+from pm_mlem.arguments import checked, current_model, optional, some_names
 
+
+@checked(latents=optional(some_names))
 def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None = None) -> pm.Model:
     """The same model with every discrete latent summed out exactly, ready for ``pm.sample``.
 
@@ -31,7 +34,8 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     ValueError
         No model, no data, NaN in the data, unknown names, as :func:`pm_mlem.fit`.
     UnsupportedModelError
-        A latent that cannot be summed out, or a parameter whose prior depends on one; the message names it.
+        A latent that cannot be summed out, or that chooses the prior of a parameter and enters the likelihood as well;
+        the message names it.
 
     Notes
     -----
@@ -45,6 +49,10 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     *Potentials* that depend on a latent join its observed variables; where there are none, a Potential of the same name
     remains. *Deterministics* that depend on a latent are left out, and so are missing entries of observed variables
     that do. For latent probabilities at a point see ``Fit.latent_probabilities``.
+
+    *Parameters whose prior a latent chooses* (``b ~ Normal(0, sd[z])``, spike and slab) have a mixture as their prior.
+    Where several share a latent, their joint density is that of the last one; draws of
+    ``pm.sample_prior_predictive`` are right for each of them, but not jointly.
 
     *Data and dims* are constants of the new model: call ``marginalize`` again after ``pm.set_data`` on the old one.
 
@@ -71,11 +79,10 @@ def marginalize(model: pm.Model | None = None, *, latents: Sequence[str] | None 
     >>> np.round(by_row(marginal.initial_point())[0], 3)
     array([-3.418, -3.417, -3.529])
     """
-    from pm_mlem.arguments import current_model
     from pm_mlem.graph.marginal.model import marginal_model
     from pm_mlem.graph.read import read
     from pm_mlem.graph.roles.choices import Choices
     from pm_mlem.graph.roles.dims import plain
 
     model = plain(current_model(model))
-    return marginal_model(model, read(model, Choices(tuple(latents or ()))))
+    return marginal_model(model, read(model, Choices(tuple(latents or ()), with_prior=True)))

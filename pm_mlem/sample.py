@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pymc as pm
 
+from pm_mlem.arguments import checked, flag, names, optional, seed, whole
+from pm_mlem.errors import warn
 from pm_mlem.precision import double
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ REFUSED = {
 }
 
 
+@checked(draws=whole(1), recover=flag, random_seed=seed)
 @double()
 def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=None, **kwargs) -> xr.DataTree:
     """Draws from the posterior of a fitted model, latents included.
@@ -130,7 +133,7 @@ def sample(fit: Fit, draws: int = 1000, *, recover: bool = True, random_seed=Non
     check_posterior(estimate)
     check_arguments(kwargs)
     kwargs, pointwise = without_log_likelihood(kwargs)
-    wanted = kwargs.pop("var_names", None)
+    wanted = optional(names)(kwargs.pop("var_names", None), "var_names")
     rng = pm.util.get_random_generator(random_seed)
     model = conditioned(estimate.target)
     check_names(estimate, model, wanted, recover)
@@ -191,7 +194,7 @@ def conditioned(target: Target) -> pm.Model:
     """The model without its latents, given what is held."""
     from pm_mlem.graph.marginal.model import marginal_model
 
-    target = target.sibling()  # read from what its data are in by now
+    target = target.sibling("map")  # read from what its data are in by now
     model = marginal_model(target.source, target.tables)
     held = {name: np.asarray(value) for name, value in target.structure.fixed.items()}
     return pm.observe(model, held) if held else model
@@ -204,9 +207,7 @@ def started(estimate: Estimate, model: pm.Model, kwargs: dict[str, Any], rng) ->
     found = estimate.kept(posterior_mode)
     if found.reason:
         where = f"around the fit: {found.reason}"
-        warnings.warn(
-            f"Chains start {where}. Check the warm-up, or start elsewhere with initvals=.", UserWarning, stacklevel=3
-        )
+        warn(f"Chains start {where}. Check the warm-up, or start elsewhere with initvals=.")
     else:
         where = "at draws from the normal approximation of the posterior at its mode near the fit"
     kwargs = {**kwargs, "initvals": initial_values(estimate, found, rng)}

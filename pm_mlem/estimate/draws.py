@@ -40,18 +40,6 @@ class Draws:
         return {"chain": np.arange(self.chains), "draw": np.arange(len(self.points) // self.chains)}
 
 
-def check_sizes(draws: int, chains: int) -> None:
-    """Refuse numbers of draws or chains that are none.
-
-    Raises
-    ------
-    ValueError
-    """
-    for name, number in (("draws", draws), ("chains", chains)):
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"{name}={number!r} must be a whole number, at least 1.")
-
-
 def normal_draws(estimate: Estimate, n: int, random_seed: Seed) -> Draws:
     """Draws from the normal distribution with the estimate as mean and the inverse information as covariance.
 

@@ -124,6 +124,17 @@ def no_maximum(target: Target, optimum: Optimum, information: Information, gradi
     return "min_scale= keeps the estimates from the maximum of the likelihood"
 
 
+def dropped_priors(target: Target) -> Iterator[str]:
+    """What maximum likelihood makes of priors that discrete latents choose."""
+    if target.estimator == "mle":
+        for name, latents in target.structure.chosen_priors.items():
+            chosen = ", ".join(map(repr, latents))
+            yield (
+                f"Maximum likelihood drops the prior of '{name}', which {chosen} chooses, and so {chosen} learns "
+                "nothing from it: estimator='map' counts it."
+            )
+
+
 def unresolved(target: Target, names: Names, point: np.ndarray, value: float) -> bool:
     """Whether the last digits of coordinates without bounds change the objective as only a perfect fit does."""
     change = LAST_DIGITS * np.random.default_rng(0).uniform(-1.0, 1.0, len(point))

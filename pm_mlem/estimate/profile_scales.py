@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit, logit
 
-from pm_mlem.errors import LocalOptimaWarning
+from pm_mlem.errors import LocalOptimaWarning, warn
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.inference.covariance import changing
 from pm_mlem.inference.intervals import likelihood_drop
@@ -225,8 +224,8 @@ class Profiles:
             return entry.estimate, entry.estimate
         return in_order(entry, self.ends(entry, profile, level))
 
-    def warn(self, stacklevel: int) -> None:
-        """Say so where a profile is higher than the fit; the stack level is that of the caller."""
+    def warn(self) -> None:
+        """Say so where a profile is higher than the fit."""
         if not self.higher:
             return
         entry, end, above = max(self.higher, key=lambda item: item[2])
@@ -236,11 +235,10 @@ class Profiles:
         else:
             held = entry.natural(entry.estimand(end.point)[0])
             advice = f"fit with fixed={{'{entry.label}': {held:.4g}}}, then without, starts=[those estimates]"
-        warnings.warn(
+        warn(
             f"The fit is not the maximum: the profile of {entry.label} leads to a point that is higher by {above:.3g}. "
             f"Start there: {advice}. Bounds that are missing are NaN.",
             LocalOptimaWarning,
-            stacklevel=stacklevel + 1,
         )
 
     def goals(self, profile: Profile, ends: tuple[float, float], count: int) -> np.ndarray:

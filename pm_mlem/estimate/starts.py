@@ -39,11 +39,7 @@ def start_points(starts, target: Target, random_seed: int | None) -> tuple[list[
         starts = DEFAULT_STARTS if target.structure.local_optima else 1
     if not isinstance(starts, int | np.integer):
         points = [target.space.unconstrain(given) for given in starts]
-        if not points:
-            raise ValueError("starts is an empty list; give a number or at least one {name: value}.")
         return [Start(f"starts[{i}]", point) for i, point in enumerate(points)], more
-    if starts < 1:
-        raise ValueError(f"starts={starts} must be at least 1.")
     return [Start(*maker.first()), *more(int(starts) - 1)], more
 
 

@@ -244,7 +244,10 @@ class Target:
         """Mean probabilities of the latents, their states and the units' log-likelihoods at draws of the parameters."""
         theta = [jnp.asarray(parameters[name]) for name in self.space.names]
         keys = jax.random.split(jax.random.key(seed), len(next(iter(parameters.values()))))
-        return self.readout.recovered(theta, keys, self.data, pointwise)
+        readout = self.readout
+        if self.estimator == "mle" and self.structure.chosen_priors:  # latents that priors read are informed by them
+            readout = self.sibling("map").readout
+        return readout.recovered(theta, keys, self.data, pointwise)
 
     # --- maximising ----------------------------------------------------------------------------------------
 

@@ -45,11 +45,6 @@ def wald_transformed(
     return np.stack([np.minimum(*ends), np.maximum(*ends)], axis=-1)
 
 
-def check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1 (0.95 for 95 %).")
-
-
 def likelihood_drop(level: float) -> float:
     """By how much the log-likelihood falls to the ends of a likelihood-ratio interval of one number.
 

@@ -69,7 +69,8 @@ class Objective:
 
     def allowed(self, theta: Sequence, data: Sequence) -> jax.Array:
         """Whether all parameter conditions of the distributions hold."""
-        return jnp.all(jnp.stack([jnp.asarray(True), *self.guards(*theta, *data)]))
+        conditions = jnp.stack([jnp.asarray(True), *self.guards(*theta, *data)])
+        return jax.lax.optimization_barrier(jnp.all(conditions))  # every derivative reads it: not to be repeated
 
     def log_likelihood(self, u, weights, data) -> jax.Array:
         theta = self.space.constrain(u)
@@ -170,7 +171,7 @@ class Objective:
     @cached_property
     def unit_of_sum(self) -> np.ndarray:
         """For each sum over the latents that chooses its unit: they come in another order than the units."""
-        result = np.full(self.n_units, -1)
+        result = np.full(sum(self.tables.by_element.sizes), -1)
         by_element, plain = self.tables.by_element.unit_of_row, self.tables.elimination.unit_of_row
         for sums, units in zip(by_element, plain, strict=False):  # the probes come last
             result[sums] = units
@@ -193,6 +194,11 @@ class Objective:
         return find_kinks(self.tables, self.backend)
 
     @property
+    def scattered(self) -> bool:
+        """Whether the model is many small pieces: the compiler is then dear, an evaluation cheap."""
+        return self.work < CHEAP and len(self.tables.densities) + len(self.space.names) >= MANY_PIECES
+
+    @property
     def directions_at_once(self) -> int:
         """How many directional derivatives are formed together."""
         return max(LARGEST_ARRAY // max(self.evaluator.entries, 1), 1)
@@ -208,7 +214,7 @@ class Objective:
 
     def jit_once(self, function: Callable) -> Callable:
         """Compile a function that is evaluated once a fit: quickly where the evaluation is cheap."""
-        return jax.jit(function, compiler_options=QUICK if self.work < 50_000 else None)
+        return jax.jit(function, compiler_options=QUICK if self.work < CHEAP else None)
 
     @cached_property
     def value_and_gradient(self) -> Callable:
@@ -226,7 +232,7 @@ class Objective:
             curvature, (value, slope) = self.slopes(gradient)(u)
             return value, slope, curvature
 
-        return jax.jit(evaluate)
+        return jax.jit(evaluate, compiler_options=QUICK if self.scattered else None)
 
     @cached_property
     def product(self) -> Callable:
@@ -263,6 +269,10 @@ class Objective:
 LARGEST_ARRAY = 2**24
 """Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 
+CHEAP = 50_000
+"""Entries of the largest log-density array up to which an evaluation costs less than its compilation."""
+MANY_PIECES = 50
+"""Terms and variables from which on Hessians of cheap models are compiled quickly."""
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options for functions that run once: a third less time in the compiler, slower code."""
 
@@ -287,7 +297,7 @@ def build_objective(tables: ModelTables, estimator: Estimator, backend: Backend)
     guards = lower(inputs, [*tables.guards, *tables.prior_guards], backend)
     prior = lower(inputs, [tables.log_prior], backend, protect=tables.free_inputs, infinite=infinite)
     whole = Whole(tables, backend, densities, partition, probed)
-    chunks = build_chunks(whole, infinite) if backend == "jax" else None
+    chunks = build_chunks(whole, infinite) if backend == "jax" and tables.mixed is None else None
     exact = exact_derivatives(densities, prior)
     return Objective(tables, space, estimator, backend, whole, chunks or whole, guards, prior, exact)
 

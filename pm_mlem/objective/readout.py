@@ -15,8 +15,11 @@ from pm_mlem.graph.tables.model_tables import DerivedValue
 from pm_mlem.objective.evaluators.whole import joined, latent_probes
 from pm_mlem.objective.lowering.lower import lower
 from pm_mlem.objective.m_step.step import e_step
-from pm_mlem.objective.objective import Objective, product
+from pm_mlem.objective.objective import CHEAP, Objective, product
 from pm_mlem.objective.pullbacks import jacobian_by_reverse
+
+MANY = 50
+"""Deterministics from which on those of cheap models are not compiled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Readout:
         values = []
         for d, array in zip(self.derived, self._arrays(*theta, *data), strict=True):
             if d.lifted.slots:
-                mean = jnp.sum(product(posterior[d.name], array), axis=tuple(range(len(d.lifted.slots))))
+                mean = jnp.sum(product(d.joint(posterior), array), axis=tuple(range(len(d.lifted.slots))))
             else:
                 mean = array
             values.append(jnp.broadcast_to(mean, d.lifted.shape))
@@ -93,7 +96,12 @@ class Readout:
         names = [p.name for p in latent_probes(objective.tables)]
         indicators = dict(zip(names, chosen, strict=True))
         sums = joined(vectors)
-        units = jnp.zeros_like(sums).at[objective.unit_of_sum].set(sums)
+        if objective.tables.mixed is not None:  # what latents say about parameters is no part of the likelihood
+            whole, probes = objective.whole, [jnp.zeros(p.shape) for p in latent_probes(objective.tables)]
+            sums = sums - joined(whole.sums_by_element(*whole.densities(*theta, *data), *probes, *data))
+        units = jnp.zeros(objective.n_units).at[objective.unit_of_sum].add(sums)
+        if objective.tables.mixed is not None:
+            units = units + objective.units(objective.densities(*theta, *data), data)
         return [self.states(name, self.marginal(name, indicators)) for name in self.latent_names], units
 
     def states(self, name: str, indicator: jax.Array) -> jax.Array:
@@ -142,13 +150,25 @@ class Readout:
     def evaluate(self) -> Callable:
         """``(u, data) -> (estimands, latents, unit log-likelihoods)``."""
 
-        def everything(u, data):
+        def likelihood(u, data):
             theta = self.objective.space.constrain(u)
             posterior, units = self.posterior_and_units(theta, data)
-            latents = [self.marginal(name, posterior) for name in self.latent_names]
+            return theta, posterior, [self.marginal(name, posterior) for name in self.latent_names], units
+
+        def everything(u, data, likelihood=likelihood):
+            theta, posterior, latents, units = likelihood(u, data)
             return [*theta, *self.deterministics(theta, data, posterior)], latents, units
 
+        if self.many:
+            return partial(everything, likelihood=self.objective.jit_once(likelihood))
         return self.objective.jit_once(everything)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are so many small Deterministics that they are evaluated one by one: the compiler takes some 10
+        ms for each, and longer the more there are.
+        """
+        return self.objective.backend == "jax" and len(self.derived) >= MANY and self.objective.work < CHEAP
 
     @cached_property
     def log_likelihood(self) -> Callable:
@@ -172,10 +192,34 @@ class Readout:
     @cached_property
     def jacobian(self) -> Callable:
         """Derivatives of all estimands with respect to ``u`` (last axis)."""
+        if self.many:
+            return self.jacobian_by_parts()
         if self.objective.backend == "jax" and not any(d.lifted.slots for d in self.derived):
             return self.objective.jit_once(jax.jacfwd(self.estimands))
         by_reverse = partial(jacobian_by_reverse, self.estimands)  # a posterior mean is a derivative itself
         return self.objective.jit_once(by_reverse) if self.objective.backend == "jax" else by_reverse
+
+    def jacobian_by_parts(self) -> Callable:
+        """The same by the chain rule: what Deterministics are made of is compiled, they themselves are not."""
+        names = list(dict.fromkeys(d.probe for d in self.derived if d.lifted.slots))
+
+        def parts(u, data):
+            theta = self.objective.space.constrain(u)
+            posterior = self.posterior(theta, data) if names else {}
+            return [*theta, *[posterior[name] for name in names]]
+
+        values, slopes = map(self.objective.jit_once, (parts, partial(jacobian_by_reverse, parts)))
+        size = len(self.objective.space.names)
+
+        def evaluate(u, data):
+            def made_of(found):
+                return self.deterministics(found[:size], data, dict(zip(names, found[size:], strict=True)))
+
+            at, columns = values(u, data), slopes(u, data)
+            derived = jax.vmap(lambda t: jax.jvp(made_of, (at,), (t,))[1], in_axes=-1, out_axes=-1)(columns)
+            return [*columns[:size], *derived]
+
+        return evaluate
 
     @cached_property
     def entry_derivatives(self) -> Callable:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Variable
 
+from pm_mlem.arguments import array_of_numbers
 from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN, ModelStructure, Parameter
 from pm_mlem.graph.roles.transforms import constraining, initial_point, unconstraining
@@ -116,7 +117,7 @@ class ParameterSpace:
         return inside
 
     def _checked(self, name: str, value, argument: str) -> np.ndarray:
-        array = np.asarray(value, dtype=float)
+        array = array_of_numbers(value, f"{argument}: the values of '{name}'")
         try:
             array = np.broadcast_to(array, self.shapes[name]).astype(float)
         except ValueError:

@@ -106,7 +106,12 @@ def verify_plan(tables: ModelTables, values: Mapping[str, np.ndarray], seed: int
             raise Mismatch(
                 f"with the latents held at one configuration their sum is {total!r}, the log-density {expected!r}"
             )
-    return sum(float(np.sum(v)) for v in partition(arrays, zeros)) + log_prior(tables, values)
+    with_latents = 0.0 if tables.mixed is None else evaluate(tables, tables.mixed.total, values)  # it is in both
+    return (
+        sum(float(np.sum(v)) for v in partition(arrays, zeros))
+        + evaluate(tables, tables.log_prior, values)
+        - with_latents
+    )
 
 
 def verify_objective(
@@ -180,9 +185,9 @@ def evaluate_densities(tables: ModelTables, values: Mapping[str, np.ndarray]) ->
         return run(*[values[p.name] for p in tables.structure.free], *[a for _, a in tables.data])
 
 
-def log_prior(tables: ModelTables, values: Mapping[str, np.ndarray]) -> float:
+def evaluate(tables: ModelTables, scalar: Variable, values: Mapping[str, np.ndarray]) -> float:
     inputs = [*tables.free_inputs, *[v for v, _ in tables.data]]
-    run = function(inputs, tables.log_prior, mode=PLAIN, on_unused_input="ignore")
+    run = function(inputs, scalar, mode=PLAIN, on_unused_input="ignore")
     with np.errstate(all="ignore"):
         return float(run(*[values[p.name] for p in tables.structure.free], *[a for _, a in tables.data]))
 
@@ -248,7 +253,8 @@ def term_checks(tables: ModelTables) -> Callable[[Point, Sequence[np.ndarray]], 
     """Compares the arrays with PyMC's densities; returns the log-density of the built-in mixtures."""
     structure = tables.structure
     expected: list[tuple[str | None, Variable]] = []
-    for term in structure.terms:
+    mixed = () if tables.mixed is None else tables.mixed.densities
+    for term in [*structure.terms, *[d.term for d in mixed]]:
         if any(d.term is term and of_mixture(d, tables) for d in tables.densities):
             continue
         expected += [(name, density) for name, density in member_densities(term, structure)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from pm_mlem.arguments import array_of_numbers
 from pm_mlem.errors import UnsupportedModelError
 from pm_mlem.graph.tables.missing import missing_units
 from pm_mlem.graph.tables.model_tables import ModelTables
@@ -122,8 +123,11 @@ def by_variable(tables: ModelTables, weights, argument: str) -> Mapping[str, np.
                 raise ValueError(
                     f"{argument}: '{name}' is not an observed variable; these are {', '.join(map(repr, observed))}."
                 )
-        return {part_of.get(name, name): np.asarray(array, dtype=float) for name, array in weights.items()}
-    array = np.asarray(weights, dtype=float)
+        return {
+            part_of.get(name, name): array_of_numbers(array, f"{argument} of '{name}'")
+            for name, array in weights.items()
+        }
+    array = array_of_numbers(weights, argument)
     shapes = {n: shape_of(tables, n) for n in observed}
     wholes = {n: part.shape for n, part in tables.structure.parts.items() if n in shapes}
     fitting = [n for n in observed if {**shapes, **wholes}[n][: array.ndim] == array.shape]

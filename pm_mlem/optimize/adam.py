@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pm_mlem.arguments import check_fields, not_negative, positive, whole
 from pm_mlem.optimize.curvature import diagonal
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
@@ -49,6 +50,9 @@ class Adam:
     learning_rate: float = 0.05
     tolerance: float = 1e-8
     title = "Adam"
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_iterations=whole(1), learning_rate=positive, tolerance=not_negative)
 
     def init(self, problem: Problem, point: Vector) -> AdamState:
         value, gradient = problem.value_and_gradient(point)

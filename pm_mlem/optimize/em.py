@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pm_mlem.arguments import array_of_numbers, check_fields, flag, not_negative, optional, positive, whole
 from pm_mlem.optimize.acceleration import ACCELERATORS, Climb, begin, noise
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
@@ -139,18 +140,18 @@ class EM:
             raise ValueError(f"accelerate={self.accelerate!r} is unknown; use 'squarem', 'anderson' or None.")
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is unknown; use 'soft', 'hard' or 'stochastic'.")
-        if self.draws < 2:
-            raise ValueError(f"draws={self.draws} must be at least 2.")
-        for name, value in (("min_scale", self.min_scale), ("penalty", self.penalty)):
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"{name}={value!r} must be positive and finite.")
+        check_fields(
+            self, max_iterations=whole(1), tolerance=not_negative, draws=whole(2), finish=flag,
+            min_scale=optional(positive), penalty=optional(positive),
+        )  # fmt: skip
         if self.min_scale is not None and self.finish:
             raise ValueError("min_scale= and finish=True do not go together: only EM knows the floor.")
         if self.anneal is not None and self.kind != "soft":
             raise ValueError(f'anneal= belongs to kind="soft", not to kind={self.kind!r}.')
         schedule = self.schedule
-        alone = np.ndim(self.anneal or 0.0) == 0
-        if any(not 0 < t < np.inf for t in schedule) or (alone and self.anneal is not None and not 0 < self.anneal < 1):
+        alone = self.anneal is not None and np.ndim(self.anneal) == 0
+        wrong = self.anneal is not None and not schedule
+        if wrong or any(not 0 < t < np.inf for t in schedule) or (alone and not 0 < self.anneal < 1):
             raise ValueError(
                 f"anneal={self.anneal!r} must be a number between 0 and 1 or a sequence of positive inverse "
                 "temperatures."
@@ -168,7 +169,7 @@ class EM:
         """The inverse temperature of every annealed iteration."""
         if self.anneal is None:
             return ()
-        given = np.atleast_1d(np.asarray(self.anneal, dtype=float))
+        given = np.atleast_1d(array_of_numbers(self.anneal, "anneal"))
         if np.ndim(self.anneal) == 0 and given[0] > 0:
             given = np.geomspace(given[0], HARDEST, 8)
         return tuple(float(t) for t in np.repeat(given, PER_TEMPERATURE))

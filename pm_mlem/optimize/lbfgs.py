@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pm_mlem.arguments import check_fields, not_negative, whole
 from pm_mlem.optimize.curvature import diagonal
 from pm_mlem.optimize.problem import IDLE, Problem, Status, Vector, Verdict
 
@@ -65,6 +66,9 @@ class LBFGS:
     tolerance: float = 1e-10
     memory: int = 20
     title = "L-BFGS"
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_iterations=whole(1), tolerance=not_negative, memory=whole(1))
 
     def init(self, problem: Problem, point: Vector) -> LBFGSState:
         value, gradient = problem.value_and_gradient(point)

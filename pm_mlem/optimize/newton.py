@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pm_mlem.arguments import check_fields, not_negative, optional, positive, whole
 from pm_mlem.optimize.curvature import Spectrum, sizes_of, spectrum
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
@@ -81,6 +82,9 @@ class Newton:
     tolerance: float = 1e-12
     radius: float | None = None
     title = "trust-region Newton"
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_iterations=whole(1), tolerance=not_negative, radius=optional(positive))
 
     def init(self, problem: Problem, point: Vector) -> NewtonState:
         state = self.evaluated(problem, point)

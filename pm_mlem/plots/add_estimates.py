@@ -10,12 +10,14 @@ import numpy as np
 import xarray as xr
 from arviz_plots.plot_collection import backend_from_object
 
+from pm_mlem.arguments import checked, level, names, optional
 from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, listed, select
 from pm_mlem.results.reported import knows_model
 
 ELEMENTS = ("estimate", "interval")
 
 
+@checked(var_names=optional(names), level=level)
 def add_estimates(
     plot_collection: azp.PlotCollection,
     fit,

@@ -11,6 +11,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import hist, line_xy, remove_ticks, scatter_xy, vline
 
+from pm_mlem.arguments import checked, level, names, optional, whole
 from pm_mlem.plots.canvas import (
     GREY,
     AesByVisuals,
@@ -31,6 +32,7 @@ from pm_mlem.results.reported import listed as shown_variables
 ELEMENTS = ("replicates", "estimate", "interval", "bound", "reference", "title", "legend")
 
 
+@checked(var_names=optional(names), level=level, bins=whole(1), col_wrap=whole(1))
 def plot_bootstrap(
     bootstrap: Bootstrap,
     *,

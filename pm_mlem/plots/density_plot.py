@@ -11,6 +11,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hist, labelled_x, labelled_y, line_xy, scatter_xy, set_xticks
 
+from pm_mlem.arguments import checked, optional, whole
 from pm_mlem.estimate.observed_density import ObservedDensity, observed_density
 from pm_mlem.plots.canvas import (
     GREY,
@@ -28,6 +29,7 @@ MOST_INTEGERS = 200
 """Whole numbers that are drawn one by one."""
 
 
+@checked(points=optional(whole(2)), col_wrap=whole(1))
 def plot_density(
     fit,
     *,

@@ -13,6 +13,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import labelled_x, line_xy, scatter_xy, set_xlim, set_ylim
 
+from pm_mlem.arguments import checked, names, optional, whole
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -35,6 +36,7 @@ LARGE = 12
 """Entries of a variable that is drawn by default."""
 
 
+@checked(var_names=optional(names), step=optional(whole(0)), col_wrap=whole(1))
 def plot_em_steps(
     steps: Iterable[Any],
     *,
@@ -102,7 +104,7 @@ def plot_em_steps(
         No steps, a step that there is not, an unknown variable, latent or element.
     """
     check_elements(ELEMENTS, visuals, aes_by_visuals)
-    steps = checked(steps, step)
+    steps = checked_steps(steps, step)
     step = most_beyond(steps) if step is None else step
     kind = "log-likelihood" if steps[0].fit.estimator == "mle" else "log-posterior"
     curves = {
@@ -138,7 +140,7 @@ def plot_em_steps(
     return pc
 
 
-def checked(steps: Iterable[Any], step: int | None) -> list[Any]:
+def checked_steps(steps: Iterable[Any], step: int | None) -> list[Any]:
     steps = list(steps)
     for item in steps:
         if not all(hasattr(item, a) for a in ("lower_bound", "next_estimates", "iteration")):

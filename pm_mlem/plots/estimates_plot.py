@@ -11,6 +11,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import line_x, line_xy, scatter_x
 
+from pm_mlem.arguments import checked, flag, level, names, optional, whole
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -33,6 +34,7 @@ MOST_LABELS = 60
 """Rows of a panel that have a label each; where there are more, some have none."""
 
 
+@checked(var_names=optional(names), level=level, inner_level=level, col_wrap=whole(1), align=flag)
 def plot_estimates(
     results: Mapping[str, Any],
     *,

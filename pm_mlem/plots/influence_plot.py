@@ -12,6 +12,7 @@ from arviz_base.labels import BaseLabeller
 from arviz_plots.plot_collection import backend_from_object
 from arviz_plots.visuals import hline, labelled_x, line_xy, scatter_xy
 
+from pm_mlem.arguments import checked, names, optional, whole
 from pm_mlem.plots.canvas import GREY, AesByVisuals, Canvas, Visuals, check_elements, entries, panels, points_xy, select
 from pm_mlem.results.reported import knows_model
 
@@ -19,6 +20,7 @@ ELEMENTS = ("stem", "point", "label", "zero", "title", "xlabel")
 DISTANCE = "cooks_distance"
 
 
+@checked(var_names=optional(names), n_labels=whole(0), col_wrap=whole(1))
 def plot_influence(
     influence,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy
 
-from pm_mlem.inference.intervals import check_level
+from pm_mlem.arguments import checked, flag, level, names, optional, whole
 from pm_mlem.plots.canvas import (
     AesByVisuals,
     Canvas,
@@ -33,6 +33,7 @@ MOST_ENTRIES = 6
 """Entries whose pairs are drawn where the user names none."""
 
 
+@checked(var_names=optional(names), level=level, most_draws=whole(1), col_wrap=whole(1), align=flag)
 def plot_pair_estimates(
     results: Mapping[str, Any],
     *,
@@ -99,7 +100,6 @@ def plot_pair_estimates(
     standard error. It need not lie within the support, and where the cloud is not elliptic it is off.
     """
     results = as_mapping(results)
-    check_level(level)
     check_elements(ELEMENTS, visuals, aes_by_visuals)
     results = {name: as_draws(name, item) for name, item in results.items()}
     results = in_one_order(results)[0] if align else results

@@ -10,6 +10,7 @@ import xarray as xr
 from arviz_base.labels import BaseLabeller
 from arviz_plots.visuals import labelled_x, labelled_y, line_xy, scatter_xy, vline
 
+from pm_mlem.arguments import checked, level, whole
 from pm_mlem.estimate.labels import entry_names
 from pm_mlem.inference.intervals import likelihood_drop
 from pm_mlem.plots.canvas import AesByVisuals, Canvas, Visuals, check_elements, panels, points_xy
@@ -19,6 +20,7 @@ ELEMENTS = (
 )  # fmt: skip
 
 
+@checked(level=level, col_wrap=whole(1), points=whole(3))
 def plot_profile(
     fit,
     var: str | Sequence[str],

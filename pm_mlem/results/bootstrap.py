@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from pm_mlem.arguments import checked, level
 from pm_mlem.errors import NotIdentifiedError
 from pm_mlem.estimate.alignment import Alignment, align
 from pm_mlem.estimate.covariance import clusters_of
@@ -16,7 +17,6 @@ from pm_mlem.estimate.draws import Draws, values_at
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.refits import Replicate, resampled, simulated
 from pm_mlem.inference.covariance import Covariance, observed, unidentified
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.inference.resampling import (
     INTERVALS,
     acceleration_of,
@@ -167,6 +167,7 @@ class Bootstrap:
         values = {n: np.where(self._blank(n), np.nan, v.std(axis=0, ddof=1)) for n, v in self._values.items()}
         return self._estimate.labels.dataset(values, kind="bootstrap")
 
+    @checked(level=level)
     def confidence_intervals(self, level: float = 0.95, kind: str = "percentile") -> xr.Dataset:
         """Confidence intervals; dimension ``ci_bound`` (lower, upper).
 
@@ -184,7 +185,6 @@ class Bootstrap:
            https://doi.org/10.1080/01621459.1987.10478410
         .. [2] Efron, B. & Tibshirani, R. J. *An Introduction to the Bootstrap*. Chapman & Hall (1993).
         """
-        check_level(level)
         if kind not in INTERVALS:
             raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, INTERVALS[:-1]))} or 'bca'.")
         values = {n: np.where(self._blank(n)[..., None], np.nan, self._interval(n, level, kind)) for n in self._values}
@@ -271,7 +271,7 @@ class Bootstrap:
 def bootstrap(fit: Reported, n: int, kind: str, random_seed: int | None, unit, progressbar: bool) -> Bootstrap:
     """See :meth:`pm_mlem.Fit.bootstrap`."""
     estimate = fit._estimate
-    check(estimate, n, kind, unit)
+    check(estimate, kind, unit)
     clusters = None if unit is None else clusters_of(estimate, unit, "unit")
     rngs = np.random.default_rng(random_seed).spawn(n)
     if kind == "parametric":
@@ -302,11 +302,9 @@ def bootstrap(fit: Reported, n: int, kind: str, random_seed: int | None, unit, p
     return result
 
 
-def check(estimate: Estimate, n: int, kind: str, unit) -> None:
+def check(estimate: Estimate, kind: str, unit) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
-    if not isinstance(n, int | np.integer) or n < 2:
-        raise ValueError(f"n={n!r} must be a whole number, at least 2.")
     if unit is not None and kind == "parametric":
         raise ValueError("unit= belongs to kind='case' and 'bayesian'; simulated data have the model's own structure.")
     if estimate.n_params == 0:

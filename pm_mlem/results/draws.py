@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from pm_mlem.estimate.draws import Draws, Seed, check_sizes, normal_draws
+from pm_mlem.estimate.draws import Draws, Seed, normal_draws
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import Labels
 
@@ -25,7 +25,6 @@ def draws_of(estimate: Estimate, draws: int, chains: int, random_seed: Seed, giv
     """
     if given is not None:
         return given
-    check_sizes(draws, chains)
     return replace(normal_draws(estimate, draws * chains, random_seed), chains=chains)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from pm_mlem.estimate.labels import entry_names
 from pm_mlem.graph.roles.axis_labels import several
 
+DEEPEST = 100
+"""Brackets, powers and functions within each other."""
 Hypotheses = str | Mapping[str, float] | Sequence
 STEP = 1e-30
 """Imaginary step: derivatives of analytic functions without rounding."""
@@ -59,44 +61,61 @@ class Expressions:
     def parsed(self, text: str) -> tuple[ast.expr, list[str]]:
         """The syntax tree and the names in the order of their stand-ins."""
         found: list[str] = []
+        prefix = stand_in_prefix(text)
 
         def stand_in(match: re.Match) -> str:
             found.append(match.group())
-            return f"_name_{len(found) - 1}"
+            return f"{prefix}{len(found) - 1}"
 
         replaced = self.pattern.sub(stand_in, text)
         try:
             return ast.parse(replaced, mode="eval").body, found
-        except SyntaxError:
-            raise ValueError(self.unknown(text)) from None
+        except (RecursionError, MemoryError):
+            raise ValueError(too_deep(text)) from None
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(too_deep(text) if "too many nested" in str(error) else self.unknown(text)) from None
 
     def unknown(self, text: str) -> str:
         close = difflib.get_close_matches(text, self.known, n=1)
         guess = several(text, list(self.known)) or (f" Did you mean '{close[0]}'?" if close else "")
         listed = ", ".join(list(self.known)[:6]) + (", ..." if len(self.known) > 6 else "")
-        return f"'{text}' is not an expression in the names of the estimates.{guess} These are {listed}."
+        return f"'{shortened(text)}' is not an expression in the names of the estimates.{guess} These are {listed}."
 
     def evaluate(self, text: str, values: Mapping[str, np.ndarray]) -> np.ndarray:
         tree, found = self.parsed(text)
+        prefix = stand_in_prefix(text)
 
-        def walk(node: ast.expr):
+        def walk(node: ast.expr, depth: int):
+            if depth > DEEPEST:
+                raise ValueError(too_deep(text))
+            later = []  # a sum of many terms nests to the left
+            while isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+                later.append((OPERATORS[type(node.op)], node.right))
+                node = node.left
+            value = operand(node, depth + 1)
+            for operation, right in reversed(later):
+                value = operation(value, walk(right, depth + 1))
+            return value
+
+        def operand(node: ast.expr, depth: int):
             match node:
-                case ast.Constant(value=int() | float()):
-                    return node.value
+                case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+                    return number(node.value)
                 case ast.List(elts=items):
-                    return np.array([walk(item) for item in items])
-                case ast.Name(id=name) if name.startswith("_name_"):
-                    variable, position = self.known[found[int(name[6:])]]
+                    return np.array([walk(item, depth) for item in items])
+                case ast.Name(id=name) if name.startswith(prefix):
+                    variable, position = self.known[found[int(name.removeprefix(prefix))]]
                     return values[variable] if position is None else values[variable].flat[position]
-                case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-                    return OPERATORS[type(op)](walk(left), walk(right))
-                case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
-                    return OPERATORS[type(op)](walk(operand))
+                case ast.BinOp(op=op) if type(op) in OPERATORS:
+                    return walk(node, depth)
+                case ast.UnaryOp(op=op, operand=inner) if type(op) in OPERATORS:
+                    return OPERATORS[type(op)](walk(inner, depth))
                 case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
-                    return FUNCTIONS[name](walk(argument))
+                    return FUNCTIONS[name](walk(argument, depth))
             raise ValueError(self.unknown(text))
 
-        return np.asarray(walk(tree))
+        with np.errstate(all="ignore"):
+            return np.asarray(walk(tree, 0))
 
     def differences(self, sides: Sequence[tuple[str, str]], values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Left-hand minus right-hand sides, one entry after the other."""
@@ -105,16 +124,39 @@ class Expressions:
             try:
                 parts.append(np.ravel(self.evaluate(left, values) - self.evaluate(right, values)))
             except ValueError as error:
-                if "broadcast" in str(error):
+                if "broadcast" in str(error) or "inhomogeneous" in str(error):
                     raise ValueError(f"The two sides of '{left} = {right}' have different shapes.") from None
                 raise
         return np.concatenate(parts).astype(complex)
+
+    def solution(self, sides: tuple[str, str]) -> tuple[str, np.ndarray] | None:
+        """The variable that an equation is about, with the value that makes it true; None where it is about several
+        entries, or not linear in the one.
+        """
+        used = {name for text in sides for name in self.parsed(text)[1]}
+        if len(used) != 1:
+            return None
+        name, position = self.known[used.pop()]
+        if position is None and self.values[name].ndim:
+            return None
+        moved = {**self.values, name: self.values[name].copy()}
+        start = moved[name].flat[position or 0].real
+        moved[name].flat[position or 0] += 1j * STEP
+        [difference] = self.differences([sides], moved)
+        with np.errstate(all="ignore"):
+            moved[name].flat[position or 0] = start - difference.real / (difference.imag / STEP)
+        [left] = self.differences([sides], moved)
+        return (name, moved[name].real) if abs(left) <= 1e-12 * (abs(difference) + abs(start)) else None
 
     def linearized(
         self, sides: Sequence[tuple[str, str]], jacobians: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The differences (m,), and their derivatives (m, p) by the chain rule."""
-        value = self.differences(sides, self.values).real
+        at_estimates = self.differences(sides, self.values)
+        if not np.all(np.isfinite(at_estimates)) or np.any(at_estimates.imag):
+            listed = ", ".join(f"{shortened(left)} = {shortened(right)}" for left, right in sides)
+            raise ValueError(f"{listed} has no finite real value at the estimates.")
+        value = at_estimates.real
         used = {self.known[name][0] for side in sides for text in side for name in self.parsed(text)[1]}
         if not used:
             raise ValueError("The hypothesis contains no estimate.")
@@ -128,3 +170,27 @@ class Expressions:
                 column = self.differences(sides, moved).imag / STEP
                 slopes += column[:, None] * jacobians[name][i]
         return value, slopes
+
+
+def stand_in_prefix(text: str) -> str:
+    """How the names that stand in for those of estimates begin: as nothing in the text does."""
+    prefix = "_name_"
+    while prefix in text:
+        prefix = f"_{prefix}"
+    return prefix
+
+
+def number(value: float) -> np.complex128:
+    """A number whose powers overflow to infinity, where those of Python's integers grow without end."""
+    try:
+        return np.complex128(value)
+    except OverflowError:
+        return np.complex128(np.inf)
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def too_deep(text: str) -> str:
+    return f"'{shortened(text)}' is nested too deeply; write it with fewer brackets and signs within each other."

@@ -11,6 +11,7 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from pm_mlem.arguments import checked, flag, labels, level, names, optional, seed, text, values, whole
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.optimize.problem import Status
 from pm_mlem.precision import in_double
@@ -230,6 +231,7 @@ class Fit(Shown):
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
+    @checked(small_sample=flag)
     def covariance(
         self,
         kind: str = "observed",
@@ -294,6 +296,7 @@ class Fit(Shown):
         uncertainty.check_no_bootstrap(bootstrap, kind)
         return uncertainty.covariance(self._estimate, kind, space, cluster, small_sample)
 
+    @checked(small_sample=flag)
     def standard_errors(
         self, kind: str = "observed", cluster=None, *, small_sample: bool = False, bootstrap: Bootstrap | None = None
     ) -> xr.Dataset:
@@ -317,6 +320,7 @@ class Fit(Shown):
         uncertainty.check_no_bootstrap(bootstrap, kind)
         return uncertainty.standard_errors(self._estimate, kind, cluster, small_sample)
 
+    @checked(level=level, var_names=optional(names), small_sample=flag)
     def confidence_intervals(
         self,
         level: float = 0.95,
@@ -342,7 +346,8 @@ class Fit(Shown):
             parametrised. "bootstrap": quantiles of the replicates; for others see
             :meth:`Bootstrap.confidence_intervals`.
         var_names : sequence of str, optional
-            The variables that are wanted. Default: all; "profile" leaves Deterministics as large as the data out.
+            The variables that are wanted, at least one. Default: all; "profile" leaves Deterministics as large as the
+            data out.
         covariance, cluster, small_sample
             The covariance that Wald intervals are made of, as in :meth:`covariance`.
         bootstrap : Bootstrap, optional
@@ -379,7 +384,6 @@ class Fit(Shown):
         >>> fit.confidence_intervals(kind="profile")["p"].values.round(3)
         array([0.825, 1.   ])
         """
-        uncertainty.check_level(level)
         estimate = self._estimate
         names = None if var_names is None else uncertainty.chosen(estimate, var_names)
         if kind == "bootstrap":
@@ -393,6 +397,7 @@ class Fit(Shown):
             names = [n for n in listed(self) if n in estimate.target.readout.names]
         return uncertainty.profiled_intervals(estimate, level, names)
 
+    @checked(var=text, level=level)
     def profile(self, var: str, level: float = 0.95, points: int | Sequence[float] = 41) -> xr.Dataset:
         """The profile of the log-likelihood (of the log-posterior under "map").
 
@@ -443,6 +448,7 @@ class Fit(Shown):
         """
         return profile_curves(self._estimate, var, level, points)
 
+    @checked(n=whole(2), random_seed=seed, progressbar=flag)
     def bootstrap(
         self,
         n: int = 1000,
@@ -515,6 +521,7 @@ class Fit(Shown):
 
     # --- tables --------------------------------------------------------------------------------------------
 
+    @checked(level=level)
     def summary(self, level: float = 0.95, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
         """Estimates, standard errors and Wald intervals, one row an entry (named as ``az.summary`` does).
 
@@ -539,6 +546,7 @@ class Fit(Shown):
 
     # --- tests and influence --------------------------------------------------------------------------------
 
+    @checked(small_sample=flag)
     def wald_test(
         self, hypotheses, kind: str = "observed", cluster=None, *, small_sample: bool = False
     ) -> HypothesisTest:
@@ -577,6 +585,7 @@ class Fit(Shown):
             replicated = self.covariance(kind, "unconstrained", cluster, small_sample=small_sample)
         return hypothesis_tests.wald_test(self._estimate, hypotheses, kind, cluster, small_sample, replicated)
 
+    @checked(release=optional(names))
     def score_test(self, release: str | Sequence[str] | None = None, *, kind: str = "observed") -> HypothesisTest:
         """Test what ``fixed=`` holds, without fitting the larger model (Rao 1948).
 
@@ -607,6 +616,7 @@ class Fit(Shown):
         """
         return hypothesis_tests.score_test(self._estimate, release, kind)
 
+    @checked()
     def information_matrix_test(self, elements: str = "all") -> HypothesisTest:
         """A hint at misspecification: whether curvature and variability of the scores agree (White 1982).
 
@@ -645,6 +655,7 @@ class Fit(Shown):
         test = hypothesis_tests.information_matrix_test(self._estimate, elements)
         return replace(test, table=hypothesis_tests.ratios(self.summary(kind=["observed", "opg", "sandwich"])))
 
+    @checked()
     def influence(self) -> xr.Dataset:
         """By how much every independent unit moves the estimates (infinitesimal jackknife).
 
@@ -676,6 +687,7 @@ class Fit(Shown):
 
     # --- ArviZ ---------------------------------------------------------------------------------------------
 
+    @checked(draws=whole(1), chains=whole(1), random_seed=seed, level=level, log_likelihood=optional(flag))
     def to_datatree(
         self,
         draws: int = 1000,
@@ -738,6 +750,8 @@ class Fit(Shown):
         intervals = self.confidence_intervals(level, kind, bootstrap=bootstrap if kind == "bootstrap" else None)
         return datatree.to_datatree(self, draws, chains, random_seed, intervals, replicates, log_likelihood)
 
+    @checked(draws=whole(1), chains=whole(1), random_seed=seed, var_names=optional(names), data=optional(values),
+             coords=optional(labels))  # fmt: skip
     def sample_posterior_predictive(
         self,
         draws: int = 250,
@@ -801,6 +815,7 @@ class Fit(Shown):
             self, draws, chains, random_seed, parameters, var_names, replicates, data, coords
         )
 
+    @checked(draws=whole(1), random_seed=seed, resample=flag)
     def laplace(self, draws: int = 1000, random_seed: int | None = None, *, resample: bool = False) -> xr.DataTree:
         """Normal approximation of the posterior, and whether it is good enough.
 
@@ -860,6 +875,7 @@ class Fit(Shown):
 
     # --- latents and new data ------------------------------------------------------------------------------
 
+    @checked()
     def decode(self) -> xr.Dataset:
         """The jointly most probable states of all discrete latents given the data and the estimates.
 
@@ -883,6 +899,7 @@ class Fit(Shown):
         """
         return labelled.decoded_states(self._estimate)
 
+    @checked(data=optional(values), coords=optional(labels))
     def predict(
         self, data: Mapping[str, Any] | None = None, coords: Mapping[str, Sequence] | None = None
     ) -> xr.DataTree:
@@ -927,6 +944,7 @@ class Fit(Shown):
         """
         return prediction.predict(self._estimate, data, coords)
 
+    @checked(data=values, coords=optional(labels))
     def score(self, data: Mapping[str, Any], coords: Mapping[str, Sequence] | None = None) -> float:
         """Log-likelihood of new values of the model's ``pm.Data`` at the estimates, without weights.
 

@@ -11,7 +11,6 @@ import xarray as xr
 
 from pm_mlem.estimate.covariance import clusters_of, curvature_of_rest, spread
 from pm_mlem.estimate.estimate import Estimate
-from pm_mlem.graph.roles.held import as_array
 from pm_mlem.inference.covariance import delta_covariance, variability
 from pm_mlem.inference.hypotheses import (
     HypothesisTest,
@@ -34,7 +33,8 @@ def wald_test(
     sides = equations(hypotheses)
     if not sides:
         raise ValueError("There is no hypothesis; write an equation such as 'mu[a] = mu[b]' or 'b = 0'.")
-    value, slopes = Expressions(parameters_and_deterministics(estimate)).linearized(sides, estimate.jacobians)
+    expressions = Expressions(parameters_and_deterministics(estimate))
+    value, slopes = expressions.linearized(sides, estimate.jacobians)
     if replicated is not None:
         covariance = slopes @ replicated.values @ slopes.T
     else:
@@ -49,7 +49,26 @@ def wald_test(
         statistic = quadratic_form(value, covariance)
     except ValueError:
         raise ValueError(singular(estimate, kind, cluster, len(value))) from None
-    return HypothesisTest(name, statistic, len(value), chi_square_tail(statistic, len(value)))
+    note = outside(estimate, expressions, sides)
+    return HypothesisTest(name, statistic, len(value), chi_square_tail(statistic, len(value)), note)
+
+
+def outside(estimate: Estimate, expressions: Expressions, sides: Sequence[tuple[str, str]]) -> str:
+    """A sentence about hypotheses that are not inside the parameter space."""
+    found = []
+    for equation in sides:
+        solved = expressions.solution(equation)
+        if solved is not None and solved[0] in estimate.target.space.names:
+            try:
+                estimate.target.space.unconstrain(dict([solved]), "")
+            except ValueError:
+                found.append(" = ".join(equation))
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)}: not inside the parameter space. On its boundary the statistic has no chi-square "
+        "distribution, and the p-value is too large; use mlem.likelihood_ratio_test."
+    )
 
 
 def check_maximum(estimate: Estimate, test: str) -> None:
@@ -115,7 +134,7 @@ def score_test(estimate: Estimate, release: Sequence[str] | None, kind: str) -> 
                           chi_square_tail(statistic, df))  # fmt: skip
 
 
-def check_released(fixed: dict, release: str | Sequence[str] | None) -> list[str]:
+def check_released(fixed: dict, release: Sequence[str] | None) -> list[str]:
     """What is tested of what is held.
 
     Raises
@@ -124,9 +143,7 @@ def check_released(fixed: dict, release: str | Sequence[str] | None) -> list[str
     """
     if not fixed:
         raise ValueError("Nothing is held in this fit: make it with fixed={name: value}, the hypothesis to be tested.")
-    released = list(fixed) if release is None else [release] if isinstance(release, str) else list(release)
-    if not released:
-        raise ValueError(f"release is empty; name what is tested, of {', '.join(map(repr, fixed))}.")
+    released = list(fixed) if release is None else list(release)
     for name in released:
         if name not in fixed:
             raise ValueError(f"release: '{name}' is not held in this fit; held are {', '.join(map(repr, fixed))}.")
@@ -134,7 +151,7 @@ def check_released(fixed: dict, release: str | Sequence[str] | None) -> list[str
 
 
 def held_in_words(fixed, released: Sequence[str]) -> str:
-    arrays = {name: as_array(fixed[name]) for name in released}
+    arrays = {name: fixed[name] for name in released}
     return ", ".join(
         f"{name} = {np.array2string(a, threshold=4) if a.ndim else format(float(a), 'g')}" for name, a in arrays.items()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pm_mlem.estimate.estimate import Estimate
-from pm_mlem.graph.roles.held import as_array, by_variable
+from pm_mlem.graph.roles.held import by_variable
 from pm_mlem.optimize.problem import Status
 from pm_mlem.results.same_data import observed_arrays
 
@@ -77,7 +77,7 @@ def is_restriction(null: Estimate, alternative: Estimate) -> bool:
     if null.target.model is not alternative.target.model:
         return False
     more, fewer = held(null), held(alternative)
-    return all(k in more and np.array_equal(as_array(more[k]), as_array(v), equal_nan=True) for k, v in fewer.items())
+    return all(k in more and np.array_equal(more[k], v, equal_nan=True) for k, v in fewer.items())
 
 
 def on_boundary(null: Estimate, alternative: Estimate) -> int:

@@ -12,7 +12,7 @@ import xarray as xr
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import NotIdentifiedError
-from pm_mlem.estimate.draws import Draws, check_sizes
+from pm_mlem.estimate.draws import Draws
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import Labels, unknown
 from pm_mlem.estimate.simulate import DrawGiven, checked_sampler, sampler, values_in
@@ -79,12 +79,11 @@ def parameter_draws(
             raise NotIdentifiedError(f"{error} Use parameters='estimates' for data at the estimates alone.") from None
     if replicates is not None:
         raise ValueError("bootstrap= belongs to parameters='draws', not to 'estimates'.")
-    check_sizes(draws, chains)
     points = np.repeat(estimate.point[None], draws * chains, axis=0)
     return Draws(points, chains, "the estimates, without their uncertainty")
 
 
-def chosen(estimate: Estimate, model: pm.Model, names: str | Sequence[str] | None) -> list[Variable]:
+def chosen(estimate: Estimate, model: pm.Model, names: Sequence[str] | None) -> list[Variable]:
     """The variables of a model that are drawn.
 
     Raises
@@ -98,7 +97,6 @@ def chosen(estimate: Estimate, model: pm.Model, names: str | Sequence[str] | Non
     held = {rv.name for rv in values_in(model, estimate)}
     latents = [rv for rv in model.free_RVs if rv.name not in held]
     known = {str(v.name): v for v in [*observed, *latents, *model.deterministics]}
-    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name in held:
             raise ValueError(f"var_names: '{name}' is a parameter; its draws are in the group 'posterior'.")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from pm_mlem.arguments import array_of_numbers, whole
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import entry_names, left_out, unknown
 from pm_mlem.estimate.profile_scales import Profiles
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.results.estimates import parameters_and_deterministics
 
 
@@ -36,7 +36,6 @@ def profile_intervals(
     estimate: Estimate, level: float, names: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Profile intervals of all entries of variables, by name, and remarks by entry."""
-    check_level(level)
     profiles, estimates = Profiles(estimate), parameters_and_deterministics(estimate)
     values = {}
     for name in names:
@@ -52,13 +51,12 @@ def profile_intervals(
                 profiles.notes[label] = entry
             else:
                 bounds[index] = profiles.interval(entry, level)
-    profiles.warn(stacklevel=4)
+    profiles.warn()
     return values, profiles.notes
 
 
 def profile_curves(estimate: Estimate, var: str, level: float, points: int | Sequence[float]) -> xr.Dataset:
     """The profile of a variable or of one of its entries, labelled."""
-    check_level(level)
     grid = check_points(points)
     estimates = parameters_and_deterministics(estimate)
     name, only = find(estimate, estimates, var)
@@ -82,7 +80,7 @@ def profile_curves(estimate: Estimate, var: str, level: float, points: int | Seq
             continue
         for key, values in profiles.curve(entry, level, grid).items():
             curves[key][index] = values
-    profiles.warn(stacklevel=3)
+    profiles.warn()
     kind = objective_name(estimate.target.estimator)
     extra = {"interval": {"ci_bound": ["lower", "upper"]}}
     arrays = {
@@ -110,11 +108,9 @@ def remarks(notes: dict[str, str]) -> dict[str, str]:
 
 def check_points(points) -> int | np.ndarray:
     """The number of points, or the values of the user."""
-    if isinstance(points, int | np.integer):
-        if points < 3:
-            raise ValueError(f"points={points} must be at least 3.")
-        return int(points)
-    values = np.asarray(points, dtype=float)
+    if np.ndim(points) == 0:
+        return whole(3)(points, "points")
+    values = array_of_numbers(points, "points")
     if values.ndim != 1 or not values.size or not np.all(np.isfinite(values)):
         raise ValueError("points must be a number of points, or finite values in one dimension.")
     return values

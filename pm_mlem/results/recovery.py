@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 
+from pm_mlem.errors import warn
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.roles.structure import PLAIN
@@ -83,7 +83,7 @@ def extended(
     if found.units is not None:
         groups["log_likelihood"] = log_likelihood(estimate, found.units, chains).assign_coords(draws)
     if sentence := cut_off(estimate, found):
-        warnings.warn(sentence, UserWarning, stacklevel=4)
+        warn(sentence)
     return posterior, groups, left_out
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import xarray as xr
 
+from pm_mlem.arguments import checked, flag, level, names, optional
 from pm_mlem.estimate.estimate import as_count
 from pm_mlem.estimate.labels import unknown
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.optimize.problem import Status
 from pm_mlem.results.summary import Shown, summary_table
 
@@ -164,6 +164,7 @@ class SavedFit(Shown):
 
     # --- uncertainty ---------------------------------------------------------------------------------------
 
+    @checked(small_sample=flag)
     def covariance(
         self,
         kind: str = "observed",
@@ -193,6 +194,7 @@ class SavedFit(Shown):
         matrix = matrix.rename(dict(zip(matrix.dims, ("parameter", "parameter_bis"), strict=True)))
         return matrix.rename("covariance").assign_attrs(kind=kind, estimator=self.estimator)
 
+    @checked(small_sample=flag)
     def standard_errors(
         self, kind: str = "observed", cluster=None, *, small_sample: bool = False, bootstrap: Bootstrap | None = None
     ) -> xr.Dataset:
@@ -200,6 +202,7 @@ class SavedFit(Shown):
         check_kind(kind, cluster, small_sample, bootstrap)
         return self._group("standard_error")
 
+    @checked(level=level, var_names=optional(names), small_sample=flag)
     def confidence_intervals(
         self,
         level: float = 0.95,
@@ -228,16 +231,14 @@ class SavedFit(Shown):
         ValueError
             Intervals that the tree does not hold, or an unknown variable.
         """
-        check_level(level)
         check_kind(covariance, cluster, small_sample, bootstrap, "covariance")
         found = self._intervals(level, kind)
         if var_names is None:
             return found
-        names = [var_names] if isinstance(var_names, str) else list(var_names)
-        for name in names:
+        for name in var_names:
             if name not in found:
                 raise ValueError(unknown(name, [str(n) for n in found.data_vars], "var_names"))
-        return found[names]
+        return found[list(var_names)]
 
     def _intervals(self, level: float, kind: str) -> xr.Dataset:
         written = self._group("confidence_interval")
@@ -259,6 +260,7 @@ class SavedFit(Shown):
 
     # --- tables and trees ----------------------------------------------------------------------------------
 
+    @checked(level=level)
     def summary(self, level: float = 0.95, kind: str | Sequence[str] = "observed") -> pd.DataFrame:
         """Estimates, standard errors and Wald intervals, one row an entry, as :meth:`pm_mlem.Fit.summary`.
 

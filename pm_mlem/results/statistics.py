@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 
 from pm_mlem.estimate.labels import entry_names
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.results.reported import Reported, is_fit, listed
 
 SAMPLE = ("chain", "draw")
@@ -72,7 +71,6 @@ def statistics(name: str, item: Any, level: float, kind: str, var_names: Sequenc
     """Point, spread and interval of a fit or of draws, checked."""
     check_result(name, item)
     check_kind(kind, item, name)
-    check_level(level)
     return of_fit(name, item, level, kind, var_names) if is_fit(item) else of_draws(name, item, level, kind, var_names)
 
 

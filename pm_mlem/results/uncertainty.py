@@ -12,7 +12,6 @@ from pm_mlem.estimate.covariance import errors_of, spread, wald_interval
 from pm_mlem.estimate.estimate import Estimate
 from pm_mlem.estimate.labels import LARGE, entry_names, left_out, unknown
 from pm_mlem.inference.covariance import delta_covariance
-from pm_mlem.inference.intervals import check_level
 from pm_mlem.results.profiles import objective_name, profile_intervals, remarks
 
 EXTRA = {"ci_bound": ["lower", "upper"]}
@@ -104,7 +103,6 @@ def wald_intervals(
     estimate: Estimate, level: float, covariance: str, cluster, small_sample: bool, names: Sequence[str] | None
 ) -> xr.Dataset:
     """Wald intervals of variables; NaN for held ones."""
-    check_level(level)
     of, reported = spread(estimate, covariance, cluster, small_sample), estimate.target.readout.names
 
     def interval(name: str) -> np.ndarray:
@@ -124,7 +122,7 @@ def profiled_intervals(estimate: Estimate, level: float, names: Sequence[str]) -
     return estimate.labels.dataset(values, EXTRA, level=level, kind="profile", **attributes)
 
 
-def chosen(estimate: Estimate, names: str | Sequence[str]) -> list[str]:
+def chosen(estimate: Estimate, names: Sequence[str]) -> list[str]:
     """The variables that were asked for.
 
     Raises
@@ -133,11 +131,10 @@ def chosen(estimate: Estimate, names: str | Sequence[str]) -> list[str]:
         One of them is none of the fit's.
     """
     known = list(estimate.reported)
-    names = [names] if isinstance(names, str) else list(names)
     for name in names:
         if name not in known:
             raise ValueError(unknown(name, known, "var_names") + left_out(estimate.target.tables, name))
-    return names
+    return list(names)
 
 
 def among(found: xr.Dataset, estimate: Estimate, names: Sequence[str] | None) -> xr.Dataset:

@@ -324,12 +324,20 @@ def test_start_where_the_density_vanishes():
         fit(model, starts=[{"rate": -2.0}])
 
 
+@pytest.mark.parametrize("observed, place", [([0.5, 2.0, -1.0], 2), ([-1.0, 0.5, 1.0], 0)])
+def test_values_that_have_no_density_are_named(observed, place):
+    with pm.Model() as model:
+        pm.Exponential("y", pm.HalfNormal("rate"), observed=observed)
+    with complaint(rf"observed value -1 at index \({place},\) of 'y' is outside the support .*Exponential"):
+        fit(model)
+
+
 def test_starts_of_wrong_shape_or_none(model):
     with complaint(r"value of 'mu' has shape \(2,\), the variable \(\)"):
         fit(model, starts=[{"mu": [1.0, 2.0]}])
     with complaint("starts is an empty list"):
         fit(model, starts=[])
-    with complaint("starts=0 must be at least 1"):
+    with complaint("starts=0 must be a whole number, at least 1"):
         fit(model, starts=0)
 
 

@@ -219,8 +219,8 @@ def test_wrong_arguments_are_refused_as_in_fit():
         mlem.marginalize("model")
     with pm.Model() as model:
         z = pm.Bernoulli("z", 0.5)
-        pm.Normal("y", pm.Normal("b", z), 1, observed=0.0)
-    with pytest.raises(mlem.UnsupportedModelError, match="prior of 'b' depends on a discrete latent"):
+        pm.Normal("y", pm.Normal("b", z) + z, 1, observed=0.0)
+    with pytest.raises(mlem.UnsupportedModelError, match="'z' chooses the prior of 'b' and enters 'y' directly"):
         mlem.marginalize(model)
     with pytest.raises(ValueError, match="'q' in latents="):
         mlem.marginalize(model, latents=["q"])

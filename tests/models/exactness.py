@@ -219,7 +219,7 @@ def check_deterministics(found: Found, exact: Exact) -> None:
     for d in found.tables.derived:
         table = found.derived[d.name]
         if d.lifted.slots:
-            joint = found.probabilities[d.name]
+            joint = d.joint(found.probabilities)
             check_joint(d, joint, elements, exact.weights)
             mean = np.where(joint == 0, 0.0, joint * table).sum(axis=tuple(range(len(d.lifted.slots))))
         else:

@@ -957,6 +957,18 @@ def loop_under_a_class():
 
 
 @structure
+def loop_of_chains_of_different_lengths():
+    """Chains that a loop declares one by one, with a second latent beside each."""
+    P, mu, domains = transition(), means(2, 2), {}
+    for j, n in enumerate([4, 3]):
+        z = markov(f"z{j}", P, (n,))
+        c = pm.Bernoulli(f"c{j}", 0.3)
+        pm.Normal(f"y{j}", mu[z, c], 0.7, observed=RNG.normal(size=n))
+        domains |= {f"z{j}": ((n,), states(2)), f"c{j}": ((), states(2))}
+    return domains
+
+
+@structure
 def loop_of_potentials():
     mu, w = means(3), pm.Normal("w", initval=0.4)
     z = [pm.DiscreteUniform(f"z{t}", 0, 2) for t in range(5)]

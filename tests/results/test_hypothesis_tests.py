@@ -178,6 +178,16 @@ def test_wald_tests(logit):
     assert robust.statistic == pytest.approx((b[1] / logit.standard_errors("sandwich")["beta"].values[1]) ** 2)
 
 
+def test_a_hypothesis_on_the_boundary_is_said_to_be_there():
+    with pm.Model() as model:
+        pm.Normal("y", 0, pm.HalfNormal("sigma", 2), observed=CLICKS - 0.5)
+    found = fit(model)
+    for hypothesis in ("sigma = 0", "0 = 2 * sigma", {"sigma": 0}, "sigma = -1"):
+        note = found.wald_test(hypothesis).note
+        assert "not inside the parameter space" in note and "mlem.likelihood_ratio_test" in note
+    assert not found.wald_test("sigma = 1").note
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "message"),
     [

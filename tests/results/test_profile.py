@@ -482,7 +482,7 @@ def test_map_curves(gaussian):
         (("sgima",), "var: the fit has no 'sgima'. Did you mean 'sigma'"),
         (("mu[hihg]",), r"var: the fit has no 'mu\[hihg\]'. Did you mean 'mu\[high\]'"),
         (("mu", 2.0), "level=2.0 must lie between 0 and 1"),
-        (("mu", 0.95, 2), "points=2 must be at least 3"),
+        (("mu", 0.95, 2), "points=2 must be a whole number, at least 3"),
         (("mu", 0.95, []), "finite values in one dimension"),
         (("sigma", 0.95, [-1.0]), "outside the support of 'sigma'"),
         (("w[low]", 0.95, [1.5]), r"outside the support of 'w\[low\]', 0 to 1"),

@@ -10,10 +10,11 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.elimination import plates, positions, windows
+from pm_mlem.graph.elimination import alike, plates, positions, windows
 from pm_mlem.graph.elimination.factors import Factor
-from pm_mlem.graph.elimination.pieces import LARGEST_TABLE, Piece, Step, Vector, View
+from pm_mlem.graph.elimination.pieces import Piece, Step, Vector, View
 from pm_mlem.graph.lift import Context
+from pm_mlem.graph.lift.core import LARGEST_TABLE
 from pm_mlem.graph.roles.structure import LatentVector
 
 
@@ -38,7 +39,8 @@ class Elimination:
 def eliminate(factors: Sequence[Factor], latents: Sequence[LatentVector], context: Context) -> Elimination:
     """Choose an order greedily and build the graph.
 
-    Plates first, cheapest first; then chains; what is left is laid out by position and treated as plates.
+    Plates first, cheapest first; then chains, those that are alike together; what
+    is left is laid out by position and treated as plates.
 
     Raises
     ------
@@ -57,6 +59,10 @@ def eliminate(factors: Sequence[Factor], latents: Sequence[LatentVector], contex
         if possible and min(possible)[0] <= LARGEST_TABLE:
             pieces, step = plates.sum_out(remaining[min(possible)[1]], pieces, context)
             steps.append(step)
+            continue
+        merged = alike.merge(pieces, remaining)
+        if merged is not None:
+            pieces = merged
             continue
         chain = windows.candidate(pieces, remaining)
         if chain is not None:

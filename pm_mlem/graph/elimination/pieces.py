@@ -13,17 +13,22 @@ from pytensor.graph.basic import Variable
 from pm_mlem.graph.elimination.factors import reduce_slots
 from pm_mlem.graph.lift import Context, Lifted
 
-LARGEST_TABLE = 2**26
-"""Entries of the largest table that an elimination may create (half a gigabyte)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """Elements that are summed out together: a latent, or the elements at one position of many small graphs."""
+    """Elements that are summed out together: a latent, several that are alike, or the elements at one position of many
+    small graphs.
+    """
 
     name: str
     states: int
     size: int
+    members: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The latents that the elements belong to."""
+        return self.members or (self.name,)
 
 
 @dataclass(frozen=True, eq=False)

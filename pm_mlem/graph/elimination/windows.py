@@ -18,7 +18,6 @@ from pytensor.graph.basic import Variable
 from pm_mlem.graph.elimination.factors import distinct_columns
 from pm_mlem.graph.elimination.graphs import components, path_ranks
 from pm_mlem.graph.elimination.pieces import (
-    LARGEST_TABLE,
     Piece,
     Step,
     Vector,
@@ -30,6 +29,7 @@ from pm_mlem.graph.elimination.pieces import (
     table_size,
 )
 from pm_mlem.graph.lift import Context, Lifted
+from pm_mlem.graph.lift.core import LARGEST_TABLE
 from pm_mlem.graph.ops.operations import WindowLogZ, logsumexp
 from pm_mlem.graph.ops.recursion import Pattern, Window
 
@@ -181,7 +181,7 @@ def sum_out(line: Timeline, outside: list[View], pieces: Sequence[Piece], contex
     result = op(lengths, *tables)
     views, result = sum_constants(result, leading, line)
     step = Step(
-        tuple(v.name for v in (*line.moving, *line.constant)),
+        tuple(name for v in (*line.moving, *line.constant) for name in v.names),
         int(line.lengths.sum()),
         line.joint_states,
         f"{len(line.lengths)} chain(s) of up to {int(line.lengths.max())} steps, looking back {line.lag}",

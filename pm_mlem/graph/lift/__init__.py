@@ -14,10 +14,11 @@ from pm_mlem.graph.lift.core import (
     Lifted,
     Refusal,
     Slot,
+    Violation,
     latent,
     lift_node,
     operands,
     parameter,
 )
 
-__all__ = ["Context", "Lifted", "Refusal", "Slot", "latent", "lift_node", "operands", "parameter"]
+__all__ = ["Context", "Lifted", "Refusal", "Slot", "Violation", "latent", "lift_node", "operands", "parameter"]

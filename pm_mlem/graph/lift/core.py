@@ -31,6 +31,12 @@ from pytensor.tensor.type import TensorType
 INLINE_LIMIT = 64
 
 
+LARGEST_TABLE = 2**26
+"""Entries of the largest table that may be created (half a gigabyte)."""
+MANY_STATES = 10_000
+"""States from which on the size of a table is checked before it is made; with fewer, it is the data that are large."""
+
+
 class Refusal(Exception):
     """An operation cannot be lifted; carries what the final message needs.
 
@@ -40,6 +46,10 @@ class Refusal(Exception):
     def __init__(self, reason: str, *, node: Apply | None = None, hint: str = "", mixed: Sequence[Slot] = ()):
         super().__init__(reason)
         self.reason, self.node, self.hint, self.mixed = reason, node, hint, tuple(mixed)
+
+
+class Violation(Refusal):
+    """A constant breaks a condition of a distribution: the model, not this package, is to blame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +123,7 @@ class Context:
     guards : list
         Parameter conditions of the distributions that do not depend on a latent (scalar booleans).
     missing : list
-        Shapes of constant arrays that contain NaN.
+        Constant arrays that contain NaN.
     memo : dict
         Values that were lifted already.
     families : dict
@@ -125,7 +135,7 @@ class Context:
     leaves: dict[Variable, Lifted]
     placeholders: dict[int, tuple[Variable, np.ndarray]] = field(default_factory=dict)
     guards: list[Variable] = field(default_factory=list)
-    missing: list[tuple[int, ...]] = field(default_factory=list)
+    missing: list[np.ndarray] = field(default_factory=list)
     memo: dict[Variable, Lifted] = field(default_factory=dict)
     families: dict[Any, Context] = field(default_factory=dict)
     sample: Callable[[], Mapping[Variable, np.ndarray]] = dict
@@ -151,7 +161,7 @@ class Context:
 
     def note_missing(self, data: np.ndarray) -> None:
         if data.ndim and data.dtype.kind == "f" and np.isnan(data).any():
-            self.missing.append(data.shape)
+            self.missing.append(data)
 
     def lift(self, variable: Variable) -> Lifted:
         """The lifted value of a variable of the user's graph (iterative, so that deep graphs work)."""

@@ -16,6 +16,7 @@ from pm_mlem.graph.lift.core import (
     Context,
     Lifted,
     Refusal,
+    Violation,
     align_symbol,
     as_lifted,
     broadcast_slots,
@@ -39,7 +40,7 @@ def _(op, node, inputs, context):
     value = inputs[0]
     for check in node.inputs[1:]:
         for condition in conditions(check):
-            value = guard(value, condition, context)
+            value = guard(value, condition, context, op.msg)
     return [value]
 
 
@@ -48,7 +49,7 @@ def collect_guards(node: Apply, context: Context) -> None:
     unit = as_lifted(np.zeros(()), ())
     for check in node.inputs[1:]:
         for condition in conditions(check):
-            guard(unit, condition, context)
+            guard(unit, condition, context, node.op.msg)
 
 
 def conditions(check: Variable) -> Iterator[Variable]:
@@ -63,7 +64,7 @@ def conditions(check: Variable) -> Iterator[Variable]:
             yield variable
 
 
-def guard(value: Lifted, condition: Variable, context: Context) -> Lifted:
+def guard(value: Lifted, condition: Variable, context: Context, message: str = "") -> Lifted:
     """Collect a condition on the parameters; a known condition on states makes the value -inf where it fails."""
     try:
         holds = context.lift(condition)
@@ -71,6 +72,11 @@ def guard(value: Lifted, condition: Variable, context: Context) -> Lifted:
         return value  # the check is more complicated than the density; a violation shows as a NaN there
     if holds.is_constant and holds.data.all():
         return value
+    if holds.is_constant and not holds.slots:
+        raise Violation(
+            f"has an impossible distribution: a constant in the model breaks its condition '{message}'",
+            hint="Correct that argument",
+        )
     if not holds.is_constant or not holds.slots:
         context.guards.append(pt.all(context.symbol(holds)))
         return value

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytensor.scalar as ps
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.basic import Alloc
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import All, Any, Max, Min, Prod, Sum
 
 from pm_mlem.graph.lift.core import (
+    LARGEST_TABLE,
+    MANY_STATES,
     Lifted,
     Refusal,
+    Violation,
     align,
     align_symbol,
     arrange,
@@ -30,17 +36,50 @@ from pm_mlem.graph.ops.operations import guarded
 @lift_node.register(Elemwise)
 def _(op, node, inputs, context):
     ndim = node.outputs[0].type.ndim
-    shape = np.broadcast_shapes(*[v.shape for v in inputs])
+    shape = common_shape(node, inputs, context)
     if isinstance(op.scalar_op, ps.Switch):
         chosen = constant_branch(inputs)
         if chosen is not None:
             return [astype(enlarge(chosen, shape), node.outputs[0].type.dtype)]
     slots, positions = broadcast_slots(inputs, ndim)
+    check_size(slots, inputs, positions)
     if all(v.is_constant for v in inputs):
         arrays = [align(v, p, len(slots), ndim) for v, p in zip(inputs, positions, strict=True)]
         return [as_lifted(constant(data).data, shape, slots) for data in fold(op, arrays, node)]
     symbols = [align_symbol(v, p, len(slots), ndim, context) for v, p in zip(inputs, positions, strict=True)]
     return [as_lifted(out, shape, slots) for out in guarded(op).make_node(*symbols).outputs]
+
+
+def common_shape(node, inputs, context) -> tuple[int, ...]:
+    """The shape that inputs broadcast to; data may have been replaced by others of another length."""
+    shapes = [v.shape for v in inputs]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        above = set(ancestors(node.inputs))
+        known = {v.name: item.shape for v, item in context.leaves.items() if v in above and v.owner and item.shape}
+        listed = ", ".join(f"'{name}' has shape {shape}" for name, shape in known.items())
+        raise Violation(
+            f"combines arrays of the shapes {' and '.join(map(str, dict.fromkeys(shapes)))}, which do not fit"
+            + (f" ({listed})" if listed else ""),
+            hint="Where data were replaced by others of another length, let the lengths of the variables follow them: "
+            "declare them with dims=, or with shape=x.shape[0] instead of a number",
+        ) from None
+
+
+def check_size(slots, inputs, positions) -> None:
+    """Refuse tables over so many states that nothing could be done with them, before they are made."""
+    states = math.prod(s.size for s in slots)
+    if states < MANY_STATES:
+        return
+    arrays = np.broadcast_shapes(*[v.array_shape for v in inputs])
+    used = {axis for v, p in zip(inputs, positions, strict=True) for axis in p}
+    entries = math.prod(slots[axis].size for axis in used) * math.prod(arrays)
+    if entries > LARGEST_TABLE:
+        raise Refusal(
+            f"a table over {states:,} states with {entries:,} entries is needed (the limit is {LARGEST_TABLE:,})",
+            hint="Give the latents fewer states, or let each observation depend on fewer of them",
+        )
 
 
 def constant_branch(inputs) -> Lifted | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
+from pymc.data import MinibatchIndexRV
 from pytensor.compile.ops import ViewOp
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
@@ -135,6 +136,11 @@ def rebuild(op: Op, node: Apply, inputs: list[Lifted], context: Context) -> Sequ
     its states are an ordinary batch dimension.
     """
     if isinstance(op, RandomVariable):
+        if isinstance(op, MinibatchIndexRV):
+            raise Refusal(
+                "it reads a pm.Minibatch, another random part of the data at every evaluation",
+                hint="Pass the data themselves (large data are worked through in chunks)",
+            )
         raise Refusal("a random variable that is not registered in the model takes part in the log-density")
     slots, positions = [], [[] for _ in inputs]
     if any(v.slots for v in inputs):

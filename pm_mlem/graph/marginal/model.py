@@ -12,16 +12,16 @@ import pytensor.tensor as pt
 from pymc.pytensorf import find_rng_nodes
 from pytensor import shared
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import clone_replace
+from pytensor.graph.replace import clone_replace, graph_replace
 from pytensor.graph.traversal import ancestors
 
-from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.marginal.variable import density_at, marginal_rv, starting_at
+from pm_mlem.graph.marginal.variable import MixedPriorRV, density_at, marginal_rv, starting_at
 from pm_mlem.graph.ops import numba  # noqa: F401  (registers the package's own Ops)
 from pm_mlem.graph.ops.function import function
 from pm_mlem.graph.ops.shield import shield
 from pm_mlem.graph.roles.rebuild import add_observed
 from pm_mlem.graph.roles.structure import PLAIN
+from pm_mlem.graph.roles.transforms import initial_values
 from pm_mlem.graph.tables.model_tables import ModelTables
 from pm_mlem.graph.tables.units import UnitGroup, unit_groups, unit_vector
 
@@ -125,12 +125,9 @@ class Builder:
             self.new.register_data_var(self.frozen.get(variable, variable), self.dims(variable.name))
 
     def register_free(self, rv: Variable) -> None:
-        if self.reads(rv):
-            raise UnsupportedModelError(
-                f"The prior of '{rv.name}' depends on a discrete latent, which cannot be summed out of it. Give "
-                f"'{rv.name}' a prior of its own and let the latent choose where it is used, or observe the latent."
-            )
         variable, start = self.clone[rv], self.model.rvs_to_initial_values[rv]
+        if self.reads(rv):
+            variable, start = self.mixed_prior(rv), None
         if isinstance(start, np.ndarray):
             variable.owner.op, start = starting_at(variable.owner.op, start), None
         self.new.register_rv(
@@ -141,6 +138,41 @@ class Builder:
             transform=self.transforms.get(rv, self.model.rvs_to_transforms[rv]),
             initval=self.clone[start] if isinstance(start, Variable) else start,
         )
+
+    def mixed_prior(self, rv: Variable) -> Variable:
+        """A parameter whose prior reads latents: the last of them has the joint density of all, the others none."""
+        parameters = {p.name: p for p in self.structure.parameters}
+        mixed = [d.term.name for d in self.tables.mixed.densities]
+        last = next(v for v in reversed(self.free) if v.name in mixed)
+        density, guards = self.prior_density() if rv is last else (pt.constant(0.0), ())
+        read = set(ancestors([density, *guards]))
+        own = parameters[rv.name]
+        parents = {
+            self.new[p.name]: p.placeholder for p in parameters.values() if p is not own and p.placeholder in read
+        }
+        draw = self.clone[rv]
+        registered = frozenset(self.new.basic_RVs)
+        parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
+        names = [p.name for p in self.structure.free]
+        initial = dict(zip(names, initial_values(self.structure), strict=True))[rv.name]
+        batch_ndim = rv.type.ndim - rv.owner.op.ndim_supp
+        variable = marginal_rv(
+            draw, parents, density, guards, MixedPriorRV, own=own.placeholder, batch_ndim=batch_ndim, initial=initial
+        )
+        users = [k for k, v in self.clone.items() if k is not rv and draw in set(ancestors([v]))]
+        renewed = graph_replace([self.clone[k] for k in users], {draw: variable}, strict=False)
+        self.clone |= {rv: variable, **dict(zip(users, renewed, strict=True))}
+        return variable
+
+    def prior_density(self) -> tuple[Variable, tuple[Variable, ...]]:
+        """The joint log-density of the parameters whose priors read latents, and conditions on their parameters."""
+        constants = {v: pt.constant(array, dtype=v.type.dtype) for v, array in self.tables.data}
+        density, *guards = shield(
+            clone_replace([self.tables.mixed.total, *self.tables.prior_guards], constants, rebuild_strict=False)
+        )
+        read = set(ancestors([density]))
+        known = {p.placeholder for p in self.structure.parameters}
+        return density, tuple(g for g in guards if (known & set(ancestors([g]))) <= read)
 
     def register_derived(self, name: str, variable: Variable, kind: str, dims) -> None:
         variable.name = name
@@ -167,7 +199,7 @@ class Builder:
         data = np.asarray(joined, dtype=draw.type.dtype)
         registered = frozenset(self.new.basic_RVs)
         parents |= {v: parents.get(v) for v in ancestors([draw], blockers=registered) if v in registered}
-        variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data)
+        variable = marginal_rv(draw, parents, summed.log_likelihood, summed.guards, data=data)
         value = self.clone[self.model.rvs_to_values[rvs[0]]] if len(rvs) == 1 else pt.constant(data)
         add_observed(self.new, variable, group.name, value, self.dims_of_data(group, data.ndim))
 

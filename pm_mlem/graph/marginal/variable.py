@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -45,7 +47,8 @@ def marginal_rv(
     parents: Mapping[Variable, Variable | None],
     log_likelihood: Variable,
     guards: Sequence[Variable],
-    data: np.ndarray,
+    kind: type[MarginalRV] = MarginalRV,
+    **attributes: Any,
 ) -> TensorVariable:
     """A random variable with the draws of one graph and the log-density of another.
 
@@ -56,20 +59,23 @@ def marginal_rv(
     parents : dict
         The model's random variables that the draws or the density read, and the placeholder of each in the density
         (None: it has none).
-    log_likelihood, guards, data : see :class:`MarginalRV`
+    log_likelihood, guards : see :class:`MarginalRV`
+    kind, attributes : the class, and what it has beyond these
     """
     inputs = list(parents)
     updates = collect_default_updates(inputs=inputs, outputs=[draw])
     letters = (f"x{i}" for i in count())
     core = ["(" + ",".join(next(letters) for _ in range(v.type.ndim)) + ")" for v in (*inputs, draw)]
     rngs = ["[rng]"] * len(updates)
-    op = MarginalRV(
+    op = kind(
         [*updates, *inputs],
         [*updates.values(), draw],
         extended_signature=f"{','.join([*rngs, *core[:-1]])}->{','.join([*rngs, core[-1]])}",
     )
     op.placeholders = tuple(parents.values())
-    op.log_likelihood, op.guards, op.data = log_likelihood, tuple(guards), data
+    op.log_likelihood, op.guards = log_likelihood, tuple(guards)
+    for name, value in attributes.items():
+        setattr(op, name, value)
     return op(*updates, *inputs, return_list=True)[-1]
 
 
@@ -81,6 +87,35 @@ def marginal_logp(op, values, *inputs, **kwargs):
     density = density_at(op.log_likelihood, op.guards, known)
     same = pt.all(pt.eq(value, pt.constant(op.data, dtype=value.type.dtype)))
     return CheckParameterValue("the marginal log-density is known at the observed data only")(density, same)
+
+
+class MixedPriorRV(MarginalRV):
+    """A parameter whose prior is a mixture over discrete latents.
+
+    Draws come from the user's own graph. ``log_likelihood`` is the log-density of the parameter, a scalar function of
+    the placeholders and of ``own``, which stands for the value; ``batch_ndim`` are the axes of the density that PyMC
+    expects, ``initial`` is where samplers start.
+    """
+
+    _print_name = ("MixedPrior", "\\operatorname{MixedPrior}")
+    own: Variable
+    batch_ndim: int
+    initial: np.ndarray
+
+
+@_support_point.register(MixedPriorRV)
+def initial_point_of_mixed(op, rv, *inputs):
+    return pt.constant(op.initial, dtype=rv.type.dtype)
+
+
+@_logprob.register(MixedPriorRV)
+def mixed_prior_logp(op, values, *inputs, **kwargs):
+    [value] = values
+    parents = [v for v in inputs if not isinstance(v.type, RandomType)]
+    known = {p: v for p, v in zip(op.placeholders, parents, strict=True) if p is not None}
+    density = density_at(op.log_likelihood, op.guards, {**known, op.own: value})
+    shape = op.own.type.shape[: op.batch_ndim]
+    return pt.full(shape, density / max(math.prod(shape), 1)) if shape else density
 
 
 def density_at(log_likelihood: Variable, guards: Sequence[Variable], values: Mapping[Variable, Variable]) -> Variable:

@@ -49,6 +49,9 @@ from pm_mlem.graph.roles.structure import (
 )
 from pm_mlem.graph.roles.symbols import tensor
 
+MOST_STATES = 2**17
+"""States of a latent that are enumerated at most: beyond that no table over them is practical."""
+
 
 def analyse(model: pm.Model, choices: Choices) -> ModelStructure:
     """Sort the variables of a model into roles.
@@ -78,7 +81,7 @@ def analyse(model: pm.Model, choices: Choices) -> ModelStructure:
 class Builder:
     """Collects the roles, variable by variable in the order of declaration (parents first)."""
 
-    def __init__(self, model: pm.Model, choices: Choices, fixed: Mapping[str, Mapping[str, object]]):
+    def __init__(self, model: pm.Model, choices: Choices, fixed: Mapping[str, Mapping[str, np.ndarray]]):
         self.model, self.choices, self.fixed_values = model, choices, fixed
         self.observed = set(model.observed_RVs)
         self.leaves: dict[Variable, Lifted] = {}
@@ -158,6 +161,11 @@ class Builder:
                 lower, states = domain(rv.owner.op, rv, self.context)
         else:
             states = self.choices.bounds.get(rv.name, self.first_bound) + 1 - lower
+        if states > MOST_STATES:
+            raise UnsupportedModelError(
+                f"The discrete variable '{rv.name}' has {states:,} states, and all of them would be summed over; the "
+                f"limit is {MOST_STATES:,}. Give it closer bounds or coarser steps, or a continuous distribution."
+            )
         value = tensor(rv.name, dtype=rv.type.dtype, shape=shape)
         joined, cut = self.choices.joined.get(rv.name, ()), unbounded_from(rv.owner.op) is not None
         self.register(rv, value, latent(lower, states, shape, self.n_elements, joined))

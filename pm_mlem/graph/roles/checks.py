@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pymc as pm
+from pymc.distributions.simulator import SimulatorRV
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.basic import BernoulliRV, CategoricalRV
 
@@ -48,6 +49,11 @@ def check_supported(model: pm.Model, latents: Sequence[str]) -> None:
             "Estimate them with estimator='map', or marginalize them in the model."
         )
     for rv in model.basic_RVs:
+        if isinstance(rv.owner.op, SimulatorRV):
+            raise UnsupportedModelError(
+                f"'{rv.name}' is a pm.Simulator: it has draws, but no likelihood that could be maximised. Give it a "
+                "density (pm.CustomDist with logp=), or sample the model with pm.sample_smc."
+            )
         if not hasattr(rv.type, "broadcastable"):
             raise UnsupportedModelError(
                 f"'{rv.name}' is not an ordinary tensor variable ({rv.type}). Declare it with pm instead of pymc.dims."

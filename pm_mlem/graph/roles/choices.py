@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-from pm_mlem.graph.roles.held import as_array
+from pm_mlem.arguments import array_of_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Choices:
     """
 
     latents: Sequence[str] = ()
-    fixed: Mapping[str, object] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     means: bool = False
@@ -35,10 +36,13 @@ class Choices:
     joined: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     with_prior: bool = False
 
+    def __post_init__(self) -> None:
+        held = {n: array_of_numbers(v, f"fixed: the values of '{n}'") for n, v in self.fixed.items()}
+        object.__setattr__(self, "fixed", held)
+
     @cached_property
     def key(self) -> tuple:
-        fixed = {str(name): as_array(value) for name, value in self.fixed.items()}
-        held = tuple((name, a.shape, a.tobytes()) for name, a in sorted(fixed.items()))
+        held = tuple((name, a.shape, a.tobytes()) for name, a in sorted(self.fixed.items()))
         mappings = (tuple(sorted(m.items())) for m in (self.bounds, self.joined))
         return (
             tuple(self.latents), held, *mappings, tuple(self.unknown), self.means, self.replaceable, self.with_prior

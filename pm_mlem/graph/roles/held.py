@@ -31,13 +31,13 @@ ROUNDING = 1e-6
 # --- names of entries -------------------------------------------------------------------------------------
 
 
-def by_variable(fixed: Mapping[str, object], known: Iterable[str]) -> dict[str, dict[str, object]]:
+def by_variable(fixed: Mapping[str, np.ndarray], known: Iterable[str]) -> dict[str, dict[str, np.ndarray]]:
     """The values that were given for each variable, by the names under which they were given.
 
     Names of entries that belong to no variable are left as they are.
     """
     names = set(known)
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     for key, value in fixed.items():
         owner = key
         if key not in names:
@@ -47,13 +47,8 @@ def by_variable(fixed: Mapping[str, object], known: Iterable[str]) -> dict[str, 
     return found
 
 
-def as_array(value: object) -> np.ndarray:
-    """A value as an array of floats, NaN where it is masked."""
-    return np.ma.filled(np.ma.asarray(value, dtype=float), np.nan)
-
-
 def held_values(
-    name: str, shape: tuple[int, ...], labels: Sequence[Sequence], given: Mapping[str, object]
+    name: str, shape: tuple[int, ...], labels: Sequence[Sequence], given: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """What a variable's entries are held at; NaN where they stay free.
 
@@ -70,7 +65,7 @@ def held_values(
     """
     result = np.full(shape, np.nan)
     if name in given:
-        array = as_array(given[name])
+        array = given[name]
         try:
             result = np.array(np.broadcast_to(array, shape))
         except ValueError:
@@ -82,10 +77,9 @@ def held_values(
             )
     elements = {key: value for key, value in given.items() if key != name}
     positions = {entry: i for i, entry in enumerate(entry_names(name, labels))} if elements else {}
-    for key, value in elements.items():
+    for key, array in elements.items():
         if key not in positions:
             raise ValueError(unknown_entry(key, name, list(positions)))
-        array = as_array(value)
         if array.shape or not np.isfinite(array):
             raise ValueError(f"fixed={{'{key}': ...}} must be one finite number.")
         before = result.flat[positions[key]]

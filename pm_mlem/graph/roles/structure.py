@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 
 from pm_mlem.errors import UnsupportedModelError
-from pm_mlem.graph.lift import Lifted, Refusal
+from pm_mlem.graph.lift import Lifted, Refusal, Violation
 from pm_mlem.graph.roles.densities import unscaled
 from pm_mlem.graph.roles.families import Family
 
@@ -197,6 +198,17 @@ class ModelStructure:
         return next(i for i, v in enumerate(self.vectors) if position in v.latents), item
 
     @property
+    def chosen_priors(self) -> dict[str, tuple[str, ...]]:
+        """The parameters whose prior reads discrete latents, and which."""
+        names = {item.rv: item.name for item in self.latents}
+        found = {}
+        for term in self.priors if names else ():
+            read = ancestors(list(term.rv.owner.inputs), blockers=set(self.leaves)) if term.rv is not None else []
+            if chosen := tuple(dict.fromkeys(names[v] for v in read if v in names)):
+                found[term.name] = chosen
+        return found
+
+    @property
     def observed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for t in self.terms if t.kind == "observed" for name in t.members))
 
@@ -216,6 +228,8 @@ class named:
         return self
 
     def __exit__(self, kind, error, traceback):
+        if isinstance(error, Violation):
+            raise ValueError(f"'{self.name}' {error.reason}. {error.hint}.") from error
         if isinstance(error, Refusal):
             raise UnsupportedModelError(describe(error, self.name)) from error
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -41,18 +42,30 @@ class DensityTerm:
 
 @dataclass(frozen=True, eq=False)
 class DerivedValue:
-    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads."""
+    """A Deterministic of the model: its array (slot axes first) and the latent elements that it reads.
+
+    ``probe`` names the probe whose derivative is the joint posterior of what it reads; where it reads one element for
+    each of its entries that is the probe of their vector, and ``places`` says which elements of it.
+    """
 
     name: str
     lifted: Lifted
     array: Variable
+    probe: str = ""
+    places: np.ndarray | None = None
+
+    def joint(self, probabilities: Mapping[str, Any]) -> Any:
+        """The joint posterior of what it reads, slot axes first, from those of the probes."""
+        found = probabilities[self.probe]
+        return found if self.places is None else found[:, self.places]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
     """A table of zeros added to the log-density: the gradient with respect to it is a posterior probability.
 
-    ``shape`` is that of the array (states first); ``name`` the vector of latents or the Deterministic it serves.
+    ``shape`` is that of the array (states first); ``name`` the vector of latents that it serves, or the first of the
+    Deterministics that do.
     """
 
     name: str
@@ -76,6 +89,26 @@ class Site:
     op: RandomVariable
     parameters: tuple[Variable, ...]
     value: Variable
+
+
+@dataclass(frozen=True, eq=False)
+class MixedPriors:
+    """The priors of a model that read latents.
+
+    Attributes
+    ----------
+    densities : their element-wise log-densities given the latents, the last of the model's
+    factors : their tables
+    vectors : the latents that are summed out of them, by position
+    terms : positions of the densities that belong to the prior: these, and the distributions of the latents
+    total : scalar, the log-density of the parameters with the latents summed out
+    """
+
+    densities: tuple[DensityTerm, ...]
+    factors: tuple[Factor, ...]
+    vectors: frozenset[int]
+    terms: frozenset[int]
+    total: Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +146,15 @@ class ModelTables:
     nothing but its distribution reads it."""
     sites: tuple[Site, ...]
     context: Context
+    priors: tuple[Variable, ...] = ()
+    """The prior log-densities of the free parameters, which add up to ``log_prior``."""
+    mixed: MixedPriors | None = None
+    """The priors that latents choose: their densities given the latents are the last among ``densities``."""
+
+    @property
+    def of_prior(self) -> frozenset[int]:
+        """Positions of the densities that belong to the prior of parameters, not to the likelihood."""
+        return self.mixed.terms if self.mixed is not None else frozenset()
 
     @property
     def free_inputs(self) -> tuple[Variable, ...]:

@@ -126,6 +126,13 @@ class Whole:
         return total, slopes, vectors
 
     @cached_property
+    def sums_by_element(self) -> Callable[..., list]:
+        """(density arrays, latents' probes, data) -> the sums over the latents of which the others choose a summand."""
+        arrays = [*[d.input for d in self.tables.densities], *[p.input for p in latent_probes(self.tables)]]
+        with jax.ensure_compile_time_eval():
+            return lower([*arrays, *[v for v, _ in self.tables.data]], self.tables.by_element.units, "jax")
+
+    @cached_property
     def most_probable(self) -> Callable[..., list]:
         return self.choices("max")
 

@@ -22,6 +22,7 @@ from pm_mlem.graph.ops.operations import GuardedErfcx, GuardedLog, GuardedLog1p,
 from pm_mlem.graph.ops.semirings import Choice
 from pm_mlem.graph.ops.shield import needs_guard
 from pm_mlem.objective.lowering import kernels
+from pm_mlem.objective.lowering.barriers import Barrier, place_barriers
 from pm_mlem.objective.lowering.callbacks import callback
 from pm_mlem.objective.lowering.dispatch import jax_funcify
 from pm_mlem.objective.lowering.guarded import GuardedElemwise, guard, guarded
@@ -88,6 +89,7 @@ def lower_to_jax(
     MergeOptimizer().rewrite(graph)
     if protect and (infinite or needs_guard(graph)):
         guard(graph, [graph.inputs[list(inputs).index(v)] for v in protect])
+    place_barriers(graph)
     try:
         with jax.ensure_compile_time_eval():  # constants stay constants where a function is lowered while it is traced
             run = jax_funcify(graph)
@@ -128,6 +130,11 @@ def _(op, **kwargs):
 @jax_funcify.register(GuardedErfcx)
 def _(op, **kwargs):
     return kernels.erfcx
+
+
+@jax_funcify.register(Barrier)
+def _(op, **kwargs):
+    return jax.lax.optimization_barrier
 
 
 @jax_funcify.register(LogSumExp)

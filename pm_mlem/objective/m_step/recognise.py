@@ -18,7 +18,6 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import BetaRV, DirichletRV, MvNormalRV, UniformRV
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_mlem.graph.lift.core import materialize
 from pm_mlem.graph.roles.held import HeldSimplex
 from pm_mlem.graph.roles.structure import Parameter
 from pm_mlem.graph.tables.model_tables import ModelTables, Site
@@ -60,7 +59,11 @@ def recognise(
     probing = Probing(tables, space)
     parameters = tables.structure.free
     users = {
-        p.name: [i for i, d in enumerate(tables.densities) if dependencies([d.array], [p.placeholder])]
+        p.name: [
+            i
+            for i, d in enumerate(tables.densities)
+            if i not in tables.of_prior and dependencies([d.array], [p.placeholder])
+        ]
         for p in parameters
     }
     closed: list[Block] = []
@@ -76,7 +79,7 @@ def recognise(
     closed.sort(key=lambda block: block.order)
     names = {block.name for block in closed}
     remaining = [p for p in parameters if p.name not in names and len(coordinates(space, [p.name]))]
-    priors = prior_arrays(tables) if estimator == "map" else ()
+    priors = tables.priors if estimator == "map" else ()
     # Newton steps on sums need derivatives forwards, which callbacks do not have
     reduced = reduced_block(remaining, users, tables, probing, priors) if backend == "jax" else None
     names |= set(reduced.names) if reduced else set()
@@ -146,13 +149,6 @@ def many_rows_share(parameters: Sequence[Parameter], terms: Sequence[int], table
     """
     rvs = [p.rv for p in parameters]
     return all(rows_share(tables.densities[i], rvs, ROWS_OF_AN_ARGUMENT, tables.context) for i in terms)
-
-
-def prior_arrays(tables: ModelTables) -> tuple[Variable, ...]:
-    """The prior log-densities of the free parameters."""
-    structure, context = tables.structure, tables.context
-    free = [t for t in structure.priors if t.name not in structure.fixed]
-    return tuple(context.symbol(materialize(context.lift(t.density))) for t in free)
 
 
 def conjugate_prior(parameter: Parameter, tables: ModelTables) -> tuple | None:

@@ -3,7 +3,7 @@
 # make test        creates .venv, installs the test extras, runs the suite
 # make documents   runs what the README, the guides, the notebooks and the gallery say
 # make plain       the core tests beside nothing but what `pip install .` brings, in .venv-plain
-# make study       the tests that take long (RANDOM_MODELS=0: without 10,000 random models, half an hour)
+# make study       the tests that take long (RANDOM_MODELS=0: without 10,000 random models; UNITS_MODELS=2000: more units)
 # make docs        the documentation, warnings are errors (ARGS="-t norun": the gallery is not run)
 # make notebooks   runs the notebooks and stores their outputs (ARGS=03_hidden_markov: that one)
 # make lint types clean

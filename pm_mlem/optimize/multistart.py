@@ -69,6 +69,8 @@ class Check:
 
 Plan = Sequence[Algorithm | Fallback | Check]
 """Algorithms to run one after the other; the first is no fallback."""
+ENOUGH = 1e-9
+"""Exact Newton decrement (log-likelihood) with which an algorithm is taken at its word: 4e-5 standard errors."""
 CHECKED = " The exact Newton decrement confirms it."
 
 
@@ -94,10 +96,12 @@ def run_sequence(
         if checks and optimum is not None and optimum.status is Status.MAX_ITERATIONS:
             continue
         algorithm = leg.algorithm if isinstance(leg, Fallback | Check) else leg
-        following = run(algorithm, problem, point, observe=observe)
-        if checks and optimum is not None and following.converged and not following.iterations:
+        following = run(algorithm, problem, point, max_iterations=0) if checks else None
+        if following is None or not following.gain <= ENOUGH + 1e-14 * abs(following.value):
+            following = run(algorithm, problem, point, observe=observe)
+        elif optimum is not None:
             message = optimum.message if optimum.converged else "Converged."
-            optimum = replace(optimum, status=following.status, message=message + CHECKED)
+            optimum = replace(optimum, status=Status.CONVERGED, message=message + CHECKED)
             optimum = replace(optimum, gain=following.gain, checked=algorithm.title)
             continue
         legs.extend(following.legs)

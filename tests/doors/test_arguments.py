@@ -147,7 +147,7 @@ def test_an_unknown_estimator(coin, estimator):
 NO_NUMBERS = ["a", ["a"] * 3, {"a": 1}, object(), [1, [2]], np.array(["2020-01-01"], dtype="M8[D]"), 1j]
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=[type(v).__name__ for v in NO_NUMBERS])
 def test_values_that_are_no_numbers(coin, value):
     with pytest.raises(ValueError, match="^fixed: the values of 'mu' must be numbers, not"):
         mlem.fit(coin, fixed={"mu": value})

@@ -13,7 +13,7 @@ from units import FAMILIES, Units, draw, units_of
 pytestmark = pytest.mark.compiled
 pytest.importorskip("pymc_extras")
 
-STUDY = int(os.environ.get("UNITS_MODELS", "200"))
+STUDY = int(os.environ.get("UNITS_MODELS", "40"))
 
 
 def fit(model, **kw):

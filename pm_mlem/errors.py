@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
 from pathlib import Path
 
@@ -29,4 +31,5 @@ class LocalOptimaWarning(UserWarning):
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """A warning that points at the line of the user who called this package."""
-    warnings.warn(message, category, skip_file_prefixes=(str(Path(__file__).parent),))
+    between = (str(Path(__file__).parent), contextlib.__file__, functools.__file__)  # decorators are no callers
+    warnings.warn(message, category, skip_file_prefixes=between)

@@ -271,8 +271,11 @@ class Target:
 
         maps = EMMaps(self.em_step, hard, stochastic, tempered)
         maps = replace(maps, project=project) if engine.plan else maps
-        bounded = ~Names(self.objective).line
-        return Problem(self.value_and_gradient, self.derivatives, maps, self.product, bounded)
+        names = Names(self.objective)
+        reach = float(np.sqrt(max(np.sum(weights), 1.0))) if self.structure.local_optima else np.inf
+        return Problem(
+            self.value_and_gradient, self.derivatives, maps, self.product, ~names.line, names.logarithms, reach
+        )
 
     def refit(self, start: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """Where one compiled refit from a point ends, the log-likelihood there, and whether it converged.

@@ -8,7 +8,7 @@ import numpy as np
 
 from pm_mlem.arguments import check_fields, not_negative, whole
 from pm_mlem.optimize.curvature import diagonal
-from pm_mlem.optimize.problem import IDLE, Problem, Status, Vector, Verdict
+from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,10 @@ class LBFGS:
 
     def step(self, problem: Problem, state: LBFGSState) -> LBFGSState:
         if problem.bounded is not None:
-            still = problem.bounded & (np.abs(state.gradient * state.sizes) <= IDLE)
+            still = problem.idle(state.gradient * state.sizes, np.zeros_like(state.sizes))
             state = replace(state, gradient=np.where(still, 0.0, state.gradient))
+            if not np.any(state.gradient):
+                return replace(state, gain=0.0)
         direction = ascent_direction(state)
         if direction @ state.gradient <= 0:
             state = state.forgetful

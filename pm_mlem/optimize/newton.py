@@ -68,7 +68,7 @@ class Newton:
         Stop when the quadratic model predicts a further gain below this (log-likelihood units).
     radius : float, optional
         First radius of the trust region, in standard errors of coordinates whose neighbours are known. Default: the
-        length of the first Newton step.
+        length of the first Newton step (where there are several maxima at most the root of the number of units).
 
     References
     ----------
@@ -89,7 +89,7 @@ class Newton:
     def init(self, problem: Problem, point: Vector) -> NewtonState:
         state = self.evaluated(problem, point)
         if self.radius is None:
-            return replace(state, radius=first_radius(state))
+            return replace(state, radius=min(first_radius(state), problem.reach))
         return replace(state, radius=self.radius)
 
     def evaluated(self, problem: Problem, point: Vector) -> NewtonState:

@@ -9,8 +9,10 @@ from enum import Enum
 import numpy as np
 
 Vector = np.ndarray
-IDLE = 1e-5
-"""Slope and curvature by a logarithm or log-odds below which they are left alone."""
+IDLE = 1e-9
+"""Slope and curvature by a logarithm or log-odds below which they are left alone, ..."""
+NOISY = 1e-5
+"""... and by the logarithm of a number that grows to infinity: terms that cancel (log-gamma functions) lose digits."""
 LEAP = 3.0
 """Change of a logarithm or of log-odds in one step."""
 
@@ -71,6 +73,9 @@ class Problem:
     derivatives : point -> (value, gradient, Hessian)
     products : (point, direction) -> Hessian times direction; None: by the Hessian
     bounded : (p,) which coordinates are logarithms or log-odds, whose unit is an e-fold change; None: none
+    logarithms : (p,) which of these are logarithms of numbers without an upper bound; None: all
+    reach : longest first step of Newton's method, in coordinates with unit curvature: where there are several maxima it
+        is not to leave the one it starts at
     em : the maps of EM; None where there are none
     """
 
@@ -79,6 +84,8 @@ class Problem:
     em: EMMaps | None = None
     products: Callable[[Vector, Vector], Vector] | None = None
     bounded: np.ndarray | None = None
+    logarithms: np.ndarray | None = None
+    reach: float = np.inf
 
     def idle(self, gradient: Vector, curvature: Vector) -> np.ndarray:
         """Logarithms and log-odds on which next to nothing depends any more: they are left where they are.
@@ -87,7 +94,9 @@ class Problem:
         """
         if self.bounded is None:
             return np.zeros(len(gradient), dtype=bool)
-        return self.bounded & (np.abs(gradient) <= IDLE) & (np.abs(curvature) <= IDLE)
+        grows = (gradient > 0) if self.logarithms is None else self.logarithms & (gradient > 0)
+        level = np.where(grows, NOISY, IDLE)
+        return self.bounded & (np.abs(gradient) <= level) & (np.abs(curvature) <= level)
 
     def shorter(self, step: Vector) -> float:
         """By how much a step is shortened, so that logarithms and log-odds do not leap."""

@@ -314,7 +314,7 @@ def gradient(model, restraint, found):
 @pytest.mark.parametrize("name", ["min_scale", "penalty"])
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
 def test_the_value_must_be_positive_and_finite(name, value):
-    with pytest.raises(ValueError, match=f"{name}=.* must be positive and finite"):
+    with pytest.raises(ValueError, match=f"{name}=.* must be a number, positive and finite"):
         mlem.EM(**{name: value})
 
 

@@ -167,8 +167,10 @@ def leading(tables: ModelTables, index: int, batch: tuple[int, ...]) -> np.ndarr
 def whole_of(part: ObservedPart, ndim: int, values: np.ndarray) -> np.ndarray:
     """The known draws of masked data, in an array like all of the data."""
     shape, positions = part.draws(ndim)
-    array = np.full((math.prod(shape), values.size // max(len(positions), 1)), UNSEEN)
-    array[positions] = values.reshape(len(positions), -1)
+    array = np.full(
+        (math.prod(shape), values.size // len(positions) if len(positions) else math.prod(values.shape[1:])), UNSEEN
+    )
+    array[positions] = values.reshape(len(positions), array.shape[1])
     return array.reshape((*shape, *values.shape[1:]) if values.ndim > 1 else shape)
 
 

@@ -166,9 +166,10 @@ def known_factors(x: Variable) -> tuple[list[Variable], list[Variable]]:
         (known, rest), (below, left) = known_factors(inputs[0]), known_factors(inputs[1])
         if not left:
             return [*known, *[-v for v in below]], rest
+        if known and not rest:
+            return [*known, -log(inputs[1])], []
         if known:
-            top = pt.mul(*rest) if len(rest) > 1 else rest[0] if rest else pt.constant(1.0)
-            return known, [top / inputs[1]]
+            return known, [(pt.mul(*rest) if len(rest) > 1 else rest[0]) / inputs[1]]
     return [], [x]
 
 

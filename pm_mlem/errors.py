@@ -31,5 +31,6 @@ class LocalOptimaWarning(UserWarning):
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """A warning that points at the line of the user who called this package."""
-    between = (str(Path(__file__).parent), contextlib.__file__, functools.__file__)  # decorators are no callers
+    decorators = [Path(module.__file__).with_suffix("") for module in (contextlib, functools)]  # no callers
+    between = tuple(map(str, (Path(__file__).parent, *decorators)))
     warnings.warn(message, category, skip_file_prefixes=between)

@@ -87,6 +87,7 @@ def student(z):
     return start, lambda nu, mu, sigma: t.logpdf(HEAVY, np.exp(nu), mu, np.exp(sigma))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [weibull, censored_weibull, student])
 def test_an_m_step_is_the_maximum_where_the_data_have_no_sums(family):
     """Against a numeric maximiser of the weighted log-likelihood of each component, with scales as logarithms."""

@@ -79,6 +79,7 @@ def test_closed_forms_keep_what_is_held(mixture):
     assert after > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_held_entries_of_multivariate_means(estimator, shared):

@@ -193,6 +193,7 @@ def exact_joint(values, states, emissions):
     return total + sum(np.log(stay[a] if a == b else 1 - stay[a]) for a, b in pairwise(states))
 
 
+@pytest.mark.slow
 def test_posterior_means_are_those_of_quadrature():
     """One share of a mixture with known components: its posterior is a one-dimensional integral. By nutpie."""
     y = np.array([-1.2, -0.4, 0.3, 0.9, 1.5, 2.2, 1.1, -0.8])

@@ -290,7 +290,7 @@ def at_once(work, count=8):
     return found
 
 
-@pytest.mark.parametrize("backend", ["jax", "numba"])
+@pytest.mark.parametrize("backend", ["jax", pytest.param("numba", marks=pytest.mark.slow)])
 def test_a_fit_in_each_thread(backend):
     """Other weights and other held values in each: no thread sees another's."""
     y = np.r_[np.full(10, -2.0), np.full(12, 3.0)] + np.tile([0.3, -0.3], 11)

@@ -197,6 +197,7 @@ def test_unknown_operation_on_a_latent_is_refused_by_name():
         mlem.fit(result, progressbar=False)
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_an_operation_without_a_derivative_is_differenced():
     fits = []

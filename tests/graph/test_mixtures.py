@@ -485,7 +485,7 @@ def hurdle_amounts():
 
 
 @pytest.mark.parametrize("estimator", ["mle", pytest.param("map", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (i % 2)) for i, n in enumerate(FITS)])
 def test_em_climbs_to_the_optimum_of_newton(name, estimator):
     with pm.Model() as model:
         closed = FITS[name]()[estimator == "map"]

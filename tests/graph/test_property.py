@@ -69,7 +69,7 @@ def report(outcomes: Counter) -> None:
 
 @spread(range(8))
 def test_random_models_equal_their_enumeration(start):
-    report(study(63, start))
+    report(study(40, start))
 
 
 @cache
@@ -88,7 +88,7 @@ def informed_programs(n: int = 10) -> list[str]:
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", [pytest.param(i, marks=[pytest.mark.slow] * (i > 4)) for i in range(10)])
 def test_lowered_to_jax(number):
     """A few through everything that a fit evaluates: unconstrained space, JAX, the report."""
     import jax

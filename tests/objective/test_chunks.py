@@ -198,7 +198,7 @@ def everything(objective, u, weights, data):
     return objective.jit_once(evaluate)(u)
 
 
-@pytest.mark.parametrize("define", SPLIT)
+@pytest.mark.parametrize("define", [pytest.param(d, marks=[pytest.mark.slow] * (i % 2)) for i, d in enumerate(SPLIT)])
 def test_nothing_depends_on_chunks(define):
     whole, data, u, weights = problem(define)
     expected = everything(whole, u, weights, data)

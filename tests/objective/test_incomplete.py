@@ -152,6 +152,7 @@ def distribution(family):
     return makers[family]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "kind"),
     [("gamma", "right"), ("negative binomial", "left"), ("weibull", "truncated")],

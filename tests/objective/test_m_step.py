@@ -389,7 +389,11 @@ def mvnormal_regression():
 
 BOTH = pytest.mark.parametrize(
     ("name", "estimator"),
-    [pytest.param(n, e, marks=[pytest.mark.slow] * (e == "map")) for n in CASES for e in ("mle", "map")],
+    [
+        pytest.param(n, e, marks=[pytest.mark.slow] * (e == "map" or i % 2 == 0))
+        for i, n in enumerate(CASES)
+        for e in ("mle", "map")
+    ],
     scope="module",
 )
 """Under "map" all steps of a case together are below, every second case in every run."""

@@ -155,7 +155,7 @@ def check(found, expected, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("define", MODELS)
+@pytest.mark.parametrize("define", [pytest.param(d, marks=[pytest.mark.slow] * (d is reductions)) for d in MODELS])
 def test_the_sums_of_parts_of_the_rows_add_up(define):
     """And the M-step is what follows from them, pass by pass."""
     engines = [engine_of(define, rows) for rows in HALVES]

@@ -94,7 +94,7 @@ def assert_same_fit(one, other):
         np.testing.assert_allclose(one.standard_errors()[name], errors, rtol=10 * tolerance)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m == "lbfgs")) for m in METHODS])
 @pytest.mark.parametrize("kind", list(MODELS))
 def test_integer_weights_are_repetitions(kind, method):
     build, n = MODELS[kind]

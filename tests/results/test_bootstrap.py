@@ -343,6 +343,7 @@ def test_masked_entries_stay_masked():
     np.testing.assert_allclose(errors, 1 / np.sqrt(values.count(axis=0)), rtol=0.12)
 
 
+@pytest.mark.slow
 def test_labels_that_are_known_in_part_are_simulated():
     z = np.repeat([0, 1], 60)
     labels = np.ma.masked_array(z, mask=np.arange(120) % 3 > 0)

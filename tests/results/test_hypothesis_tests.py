@@ -102,6 +102,7 @@ def components(y, k):
     return model
 
 
+@pytest.mark.slow
 def test_numbers_of_components_by_the_parametric_bootstrap():
     y = np.concatenate([RNG.normal(-2, 1, 30), RNG.normal(2, 1, 30)])
     one, two = fit(components(y, 1)), fit(components(y, 2))

@@ -53,6 +53,7 @@ def without_switch():
     return {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_X64"}
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 def test_settings_are_left_alone_and_change_nothing():
     double_seen, double_later, double_values = run("float64")

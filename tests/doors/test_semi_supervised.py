@@ -102,6 +102,7 @@ def test_labels_decide_which_component_is_which():
     np.testing.assert_allclose(fit(model, starts=start).estimates["mu"], fit(model).estimates["mu"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["em", "newton", "lbfgs"])
 def test_weights_labels_and_held_entries_together(method):
     weights = np.random.default_rng(1).integers(0, 3, N)

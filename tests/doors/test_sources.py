@@ -109,6 +109,7 @@ def test_mixture_with_dims(labelled, unlabelled, estimator):
     np.testing.assert_array_equal(found.latent_probabilities["z_state"], ["a", "b"])
 
 
+@pytest.mark.slow
 def test_the_rest_of_the_package_with_dims(labelled, unlabelled, capsys):
     plan = str(mlem.explain(labelled))
     assert "40 element(s) with 2 states" in plan and "Dirichlet" in plan
@@ -123,6 +124,7 @@ def test_the_rest_of_the_package_with_dims(labelled, unlabelled, capsys):
     assert held.estimates["mu"].sel(kind="a") == -2.0
 
 
+@pytest.mark.slow
 def test_axes_in_another_order_than_the_distribution():
     """The distribution has its core dims last, whatever the order that the user asks for."""
     counts = np.array([[4, 1], [2, 5], [4, 4]])

@@ -76,6 +76,7 @@ def test_labels_and_rows_are_resampled_together():
     np.testing.assert_allclose(each.estimates["mu"], by_row.estimates["mu"], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.compiled
 @pytest.mark.parametrize("known", [[], [3], [0, 5, 11], list(range(12))])
 def test_sequences_stay_units(known):

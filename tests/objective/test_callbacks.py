@@ -53,7 +53,11 @@ def exact():
 
 @pytest.mark.parametrize(
     ("derivatives", "unit", "said"),
-    [(0, 1e6, "no derivative"), (1, 1e-6, "no second derivative"), (2, 1.0, "")],
+    [
+        pytest.param(0, 1e6, "no derivative", marks=pytest.mark.slow),
+        (1, 1e-6, "no second derivative"),
+        (2, 1.0, ""),
+    ],
 )
 def test_missing_derivatives_are_differences(derivatives, unit, said, exact):
     fit = mlem.fit(model(Curve(derivatives, unit=unit), unit), starts=1, progressbar=False)

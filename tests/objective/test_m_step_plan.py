@@ -260,7 +260,7 @@ def vector_of_means():
     return [[-1, -1], [1, 1]], False
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (i % 2)) for i, n in enumerate(BOUNDED)])
 def test_estimates_on_a_bound(name):
     with pm.Model() as model:
         expected, closed = BOUNDED[name]()

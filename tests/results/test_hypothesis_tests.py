@@ -399,6 +399,7 @@ def test_empty_hypotheses_and_few_clusters(logit, logit_model):
         logit.wald_test("beta = 0", kind="sandwich", cluster=np.arange(N) % 2)
 
 
+@pytest.mark.slow
 def test_selection_from_one_component_on():
     y = np.concatenate([RNG.normal(-2, 1, 30), RNG.normal(3, 1, 30)])
 

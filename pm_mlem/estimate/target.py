@@ -26,6 +26,7 @@ from pm_mlem.objective.readout import Readout
 from pm_mlem.objective.space import ParameterSpace
 from pm_mlem.objective.weights import unit_weights
 from pm_mlem.optimize import EMMaps, Problem
+from pm_mlem.precision import in_double
 
 FEW = 30
 """Parameters up to which Hessians are formed for nothing rather than that another function is compiled."""
@@ -33,6 +34,7 @@ KEPT = 2
 """Points whose curvature is remembered: the optimum's is asked for again."""
 
 
+@in_double
 @dataclass(frozen=True, eq=False)
 class Target:
     """The functions of one model under one estimator, with data and weights put in.

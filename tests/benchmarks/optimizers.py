@@ -32,6 +32,7 @@ from pm_mlem.graph.roles.choices import Choices
 from pm_mlem.optimize import LBFGS, Adam, Newton, run
 from pm_mlem.optimize.curvature import diagonal
 from pm_mlem.optimize.truncated import TruncatedNewton
+from pm_mlem.precision import double
 from units import FAMILIES, draw, units_of
 from zoo import ZOO
 
@@ -191,6 +192,7 @@ def problems(count):
     yield "separated", "separated", separated()
 
 
+@double()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=3, help="random models of each family")

@@ -43,8 +43,6 @@ MANY_PARAMETERS = 300
 """Above this, ``method="auto"`` does not form Hessians while it searches, ..."""
 MANY_MORE = 1000
 """... up to this where they are cheap."""
-CHEAP_HESSIAN = 50_000
-"""Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 
 
 @checked(latents=optional(some_names), fixed=optional(values), starts=optional(starting_values), random_seed=seed,
@@ -219,7 +217,7 @@ NAMED: dict[str, EM | LBFGS | Newton | Adam] = {"em": EM(), "newton": Newton(), 
 def choose(method: Method, target: Target) -> Plan:
     """The algorithms to run one after the other."""
     size, kinks = target.space.size, target.objective.kinks
-    formed = size <= MANY_PARAMETERS or (size <= MANY_MORE and target.objective.work * size <= CHEAP_HESSIAN)
+    formed = size <= MANY_PARAMETERS or (size <= MANY_MORE and target.objective.cheap_hessian)
     finish = NAMED["newton" if formed and kinks.none else "lbfgs"]
     exact = [Check(NAMED["newton"] if formed else TruncatedNewton())] if kinks.none else []
     checks = exact if isinstance(finish, LBFGS) else []
@@ -233,7 +231,7 @@ def choose(method: Method, target: Target) -> Plan:
         return [method]
     if not target.structure.complete_data:
         return [finish, *checks]
-    if target.objective.work * size <= CHEAP_HESSIAN:
+    if target.objective.cheap_hessian:
         return [EM(max_iterations=500, tolerance=1e-3), finish, *checks]
     em = EM(max_iterations=max(50, 3 * size))  # by then it has cost what Newton's method would
     return [em, Fallback(finish)]

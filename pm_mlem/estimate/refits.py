@@ -81,8 +81,7 @@ class Refitter:
     def errors(self) -> np.ndarray:
         """Standard errors of the unconstrained estimates; 0 for those that cannot run away in a replicate."""
         names = Names(self.target.objective)
-        unbounded = np.array([names.line[j] for j in range(self.target.space.size)])
-        return np.where(unbounded, np.sqrt(np.maximum(np.diag(self.estimate.information.inverse), 0.0)), 0.0)
+        return np.where(names.line, np.sqrt(np.maximum(np.diag(self.estimate.information.inverse), 0.0)), 0.0)
 
     def away(self, point: np.ndarray, target: Target, start: np.ndarray) -> bool:
         """Whether coefficients are on their way to infinity: the replicate's outcomes are separated, the fit's are not.
@@ -95,7 +94,7 @@ class Refitter:
         size = np.where(known, self.errors, 1.0)
         after = -target.derivatives(point)[2]
         after, before = (m * np.outer(size, size) for m in (after, self.estimate.information.matrix))
-        return on_the_way(moved / size, after, before, known, OUTLYING).shape[1] > 0
+        return on_the_way(moved / size, after, before, known)
 
     def ordinary(self, target: Target, start: np.ndarray) -> Replicate:
         problem, point = target.problem(), start
@@ -109,36 +108,29 @@ class Refitter:
         return Replicate(optimum.point, optimum.value - target.additions(optimum.point), optimum.converged)
 
 
-def on_the_way(
-    moved: np.ndarray, matrix: np.ndarray, before: np.ndarray | None, candidates: np.ndarray, distance: float
-) -> np.ndarray:
-    """Orthonormal directions, (p, r), in which coordinates have run far and the objective has become flat.
+def on_the_way(moved: np.ndarray, matrix: np.ndarray, before: np.ndarray, candidates: np.ndarray) -> bool:
+    """Whether coordinates have run far in directions in which the objective has become flat.
 
     Parameters
     ----------
-    moved : (p,) how far each coordinate has run
+    moved : (p,) how far each coordinate has run, in standard errors of the fit
     matrix, before : (p, p) minus the second derivatives where they are now, and where they came from: a direction along
-        which the objective was as flat there is not identified, but not a runaway either. None: this is not looked at.
+        which the objective was as flat there is not identified, but not a runaway either
     candidates : (p,) which coordinates may run away
-    distance : how far is far
     """
-    nothing = np.zeros((len(moved), 0))
-    far = np.flatnonzero(candidates & (np.abs(moved) > distance))
+    far = np.flatnonzero(candidates & (np.abs(moved) > OUTLYING))
     if not len(far) or not np.all(np.isfinite(matrix)):
-        return nothing
-    by = moved[far]
-    own = matrix[np.ix_(far, far)]
+        return False
+    by, own = moved[far], matrix[np.ix_(far, far)]
     costs, vectors = np.linalg.eigh(0.5 * own * np.outer(by, by))
     flat = vectors[:, np.abs(costs) < FLAT]
     flat = by[:, None] * np.where(np.abs(flat) > ROUNDING, flat, 0.0)
-    if before is not None and np.all(np.isfinite(before)):
+    if np.all(np.isfinite(before)):
         flat = flattened(flat, own, before[np.ix_(far, far)])
     basis, size, _ = np.linalg.svd(flat, full_matrices=False)
     basis = basis[:, size > 0]
     basis = np.where(np.abs(basis) > ROUNDING, basis, 0.0)
-    if np.linalg.norm(by @ basis) <= distance:
-        return nothing
-    return np.eye(len(moved))[:, far] @ basis
+    return bool(np.linalg.norm(by @ basis) > OUTLYING)
 
 
 def flattened(directions: np.ndarray, after: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from pm_mlem.estimate.names import Names
 from pm_mlem.estimate.target import Target
 from pm_mlem.objective.collapse import Guard
-from pm_mlem.objective.starts import StartMaker
+from pm_mlem.objective.starts import PERTURBED, StartMaker
 from pm_mlem.optimize.multistart import Start
 
 BESIDE = "initial point, moved to where there are derivatives"
@@ -51,9 +51,9 @@ def possible(target: Target, random_seed: int | None) -> Start | None:
     draws from the prior.
     """
     rng = np.random.default_rng(random_seed)
-    if np.isfinite(target.value(target.space.initial)):
-        return Start(BESIDE, target.space.initial + rng.normal(scale=0.1, size=target.space.size))
     maker = StartMaker(target.objective, lambda: target.engine.em_map, target.weights, target.data, rng)
+    if np.isfinite(target.value(target.space.initial)):
+        return Start(BESIDE, maker.make(PERTURBED)[1])
     initial, line = target.space.initial, Names(target.objective).line
     points = [np.where(line, factor * initial, initial + change) for factor in NEARER for change in (0.0, *EITHER_SIDE)]
     points += [p for p in (maker.from_prior() for _ in range(DRAWS)) if p is not None]

@@ -28,8 +28,6 @@ from pm_mlem.objective.weights import unit_weights
 from pm_mlem.optimize import EMMaps, Problem
 from pm_mlem.precision import in_double
 
-FEW = 30
-"""Parameters up to which Hessians are formed for nothing rather than that another function is compiled."""
 KEPT = 2
 """Points whose curvature is remembered: the optimum's is asked for again."""
 
@@ -94,7 +92,7 @@ class Target:
     def value(self, u: np.ndarray) -> float:
         """The objective, by what is compiled already."""
         known = self.engine.verified
-        if "value_and_gradient" not in known and "derivatives" in known and self.space.size <= FEW:
+        if "value_and_gradient" not in known and "derivatives" in known and self.objective.cheap_hessian:
             return float(self.objective.derivatives(u, self.weights, self.data)[0])
         return self.value_and_gradient(u)[0]
 

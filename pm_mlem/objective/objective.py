@@ -188,6 +188,11 @@ class Objective:
         """Entries of the largest log-density array: a measure of the cost of one evaluation."""
         return largest_array(self.tables)
 
+    @property
+    def cheap_hessian(self) -> bool:
+        """Whether a few Hessians cost next to nothing."""
+        return self.work * self.space.size <= CHEAP_HESSIAN
+
     @cached_property
     def kinks(self) -> Kinks:
         """Where the objective is not smooth."""
@@ -266,6 +271,8 @@ class Objective:
         return jax.jit(evaluate)
 
 
+CHEAP_HESSIAN = 50_000
+"""Entries of a log-density array times parameters: below this a few Hessians cost next to nothing."""
 LARGEST_ARRAY = 2**24
 """Entries of the largest array (128 MiB) that second derivatives may create beyond one of the model's own."""
 

@@ -81,9 +81,7 @@ class Spectrum:
         return (self.values < 0) & ~self.flat
 
 
-def spectrum(
-    matrix: np.ndarray, products: Products | None = None, sizes: Vector | None = None, basis: np.ndarray | None = None
-) -> Spectrum:
+def spectrum(matrix: np.ndarray, products: Products | None, sizes: Vector, basis: np.ndarray | None = None) -> Spectrum:
     """Principal directions of a curvature matrix, accurate for small curvatures, too.
 
     A Hessian adds up the curvature of many observations in every entry, so curvature below 1e-16 of that of the
@@ -94,11 +92,10 @@ def spectrum(
     ----------
     matrix : (p, p) minus the second derivatives
     products : of the second derivatives with a direction
-    sizes : (p,) factors of the coordinates; None: :func:`sizes_of` the matrix
+    sizes : (p,) factors of the coordinates, see :func:`sizes_of`
     basis : (p, k) orthonormal columns in scaled coordinates: only directions in their span are looked at
     """
     matrix = 0.5 * (matrix + matrix.T)
-    sizes = sizes_of(matrix) if sizes is None else sizes
     scaled = matrix / np.outer(sizes, sizes)
     inner = scaled if basis is None else basis.T @ scaled @ basis
     values, vectors = np.linalg.eigh(inner)
@@ -116,7 +113,6 @@ def spectrum(
         return Spectrum(sizes, values, axes, flat)
     again = own.T @ bent
     within, turn = np.linalg.eigh(0.5 * (again + again.T))
-    values, axes, flat = values.copy(), axes.copy(), flat.copy()
     values[doubtful], axes[:, doubtful] = within, own @ turn
     flat[doubtful] = np.abs(within) <= NOTHING * top
     return Spectrum(sizes, values, axes, flat)

@@ -42,8 +42,12 @@ def run(
     *,
     max_iterations: int | None = None,
     observe: Callable[[int, float], None] | None = None,
+    enough: float = 0.0,
 ) -> Optimum:
-    """Iterate an algorithm from a start until it is done, the limit is reached, or the user interrupts."""
+    """Iterate an algorithm from a start until it is done, the limit is reached, or the user interrupts.
+
+    A start from which no more than ``enough`` could be gained is left as it is.
+    """
     limit = algorithm.max_iterations if max_iterations is None else max_iterations
     start = np.asarray(start, dtype=float)
     state = algorithm.init(problem, start)
@@ -52,6 +56,8 @@ def run(
         return Optimum(start, float(state.value), Status.NOT_FINITE, "The objective is not finite at the start.",
                        np.array(history), legs=((algorithm.title, 0),))  # fmt: skip
     verdict = algorithm.done(state)
+    if verdict is None and state.gain <= enough:
+        verdict = Verdict(Status.CONVERGED, "Converged.")
     try:
         while verdict is None and len(history) <= limit:
             state = algorithm.step(problem, state)

@@ -96,13 +96,17 @@ def run_sequence(
         if checks and optimum is not None and optimum.status is Status.MAX_ITERATIONS:
             continue
         algorithm = leg.algorithm if isinstance(leg, Fallback | Check) else leg
-        following = run(algorithm, problem, point, max_iterations=0) if checks else None
-        if following is None or not following.gain <= ENOUGH + 1e-14 * abs(following.value):
-            following = run(algorithm, problem, point, observe=observe)
-        elif optimum is not None:
+        enough = ENOUGH + 1e-14 * abs(optimum.value) if checks and optimum is not None else 0.0
+        following = run(algorithm, problem, point, observe=observe, enough=enough)
+        if checks and optimum is not None and following.converged and not following.iterations:
             message = optimum.message if optimum.converged else "Converged."
-            optimum = replace(optimum, status=Status.CONVERGED, message=message + CHECKED)
-            optimum = replace(optimum, gain=following.gain, checked=algorithm.title)
+            optimum = replace(
+                optimum,
+                status=following.status,
+                message=message + CHECKED,
+                gain=following.gain,
+                checked=algorithm.title,
+            )
             continue
         legs.extend(following.legs)
         history.append(following.history if optimum is None else following.history[1:])

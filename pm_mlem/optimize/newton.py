@@ -43,7 +43,6 @@ class NewtonState:
 
     point: Vector
     value: float
-    gradient: Vector
     spectrum: Spectrum
     slope: Vector
     radius: float
@@ -99,11 +98,11 @@ class Newton:
             p = len(point)
             nothing = Spectrum(np.ones(p), np.ones(p), np.eye(p), np.zeros(p, dtype=bool))
             outside = value == -np.inf
-            return NewtonState(point, -np.inf, np.zeros(p), nothing, np.zeros(p), 1.0, np.inf, edge=outside)
+            return NewtonState(point, -np.inf, nothing, np.zeros(p), 1.0, np.inf, edge=outside)
         still = problem.idle(gradient, np.diag(hessian))
         found = spectrum_at(problem, point, np.where(still | still[:, None], 0.0, hessian))
         slope = found.axes.T @ np.where(still, 0.0, gradient)
-        return NewtonState(point, value, gradient, found, slope, 1.0, newton_gain(slope, found))
+        return NewtonState(point, value, found, slope, 1.0, newton_gain(slope, found))
 
     def step(self, problem: Problem, state: NewtonState) -> NewtonState:
         step, length, predicted = trust_region_step(state)
@@ -111,15 +110,9 @@ class Newton:
         if shorter < 1.0:
             step, length, predicted = shorter * step, shorter * length, along_step(state, shorter * step)
         new = self.evaluated(problem, state.point + step)
-        noise = 1e-13 * (1.0 + abs(state.value))
         actual = new.value - state.value
-        ratio = (actual + noise) / (predicted + noise) if np.isfinite(new.value) else -1.0
-        radius = state.radius
-        if ratio < 0.25:
-            radius = 0.25 * length
-        elif ratio > 0.75 and length > 0.9 * radius:
-            radius = 2.0 * radius
-        if ratio < ACCEPTED:
+        accepted, radius = judged(state.value, new.value, predicted, length, state.radius)
+        if not accepted:
             edge = new.edge and (state.edge or not state.rejected)
             missed = abs(actual - predicted) if np.isfinite(actual) else np.inf
             return replace(state, radius=radius, rejected=state.rejected + 1, noise=missed, edge=edge)
@@ -147,11 +140,26 @@ class Newton:
                 f"Converged: about {state.gain:.1g} of log-likelihood is left to gain, which rounding of its terms "
                 "hides (a parameter at the limit of its range?).",
             )
-        return Verdict(
-            Status.STALLED,
-            f"No step improves the objective although the quadratic model predicts {state.gain:.2g}; "
-            "the objective may not be smooth here.",
-        )
+        return stalled(state.gain)
+
+
+def judged(value: float, reached: float, predicted: float, length: float, radius: float) -> tuple[bool, float]:
+    """Whether a step of some length is taken, and the radius of the trust region after it."""
+    noise = 1e-13 * (1.0 + abs(value))
+    ratio = (reached - value + noise) / (predicted + noise) if np.isfinite(reached) else -1.0
+    if ratio < 0.25:
+        radius = 0.25 * length
+    elif ratio > 0.75 and length > 0.9 * radius:
+        radius = 2.0 * radius
+    return ratio >= ACCEPTED, radius
+
+
+def stalled(predicted: float) -> Verdict:
+    return Verdict(
+        Status.STALLED,
+        f"No step improves the objective although the quadratic model predicts {predicted:.2g}; the objective may not "
+        "be smooth here.",
+    )
 
 
 def spectrum_at(problem: Problem, point: Vector, hessian: np.ndarray) -> Spectrum:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pm_mlem.optimize.curvature import diagonal
-from pm_mlem.optimize.newton import ACCEPTED, AT_A_LIMIT, REJECTED
+from pm_mlem.optimize.newton import AT_A_LIMIT, REJECTED, judged, stalled
 from pm_mlem.optimize.problem import Problem, Status, Vector, Verdict
 
 ENOUGH = 5
@@ -50,7 +50,7 @@ def model_step(
         if not np.isfinite(curvature):
             return Model(step, predicted, False)
         if curvature <= NARROW * float(direction @ direction):
-            if square <= accuracy * max(NARROW, 1e-300) ** 0.5:
+            if square <= accuracy * NARROW**0.5:
                 return Model(step, predicted, True)
             return Model(*to_the_edge(step, direction, residual, curvature, radius, predicted), False)
         length = square / curvature
@@ -136,13 +136,9 @@ class TruncatedNewton:
         point = state.point + step / state.sizes
         value, gradient = problem.value_and_gradient(point)
         value, gradient = float(value), np.asarray(gradient) / state.sizes
-        noise = 1e-13 * (1.0 + abs(state.value))
-        finite = np.isfinite(value) and np.all(np.isfinite(gradient))
-        ratio = (value - state.value + noise) / (predicted + noise) if finite else -1.0
-        radius = 0.25 * length if ratio < 0.25 else state.radius
-        if ratio > 0.75 and length > 0.9 * radius:
-            radius = 2.0 * radius
-        if ratio >= ACCEPTED:
+        reached = value if np.all(np.isfinite(gradient)) else np.nan
+        accepted, radius = judged(state.value, reached, predicted, length, state.radius)
+        if accepted:
             return self.seen(problem, point, value, gradient, state.sizes, radius)
         again = self.seen(problem, state.point, state.value, state.gradient, state.sizes, radius)
         return replace(again, rejected=state.rejected + 1)
@@ -154,8 +150,4 @@ class TruncatedNewton:
             return None
         if state.gain <= AT_A_LIMIT:
             return Verdict(Status.CONVERGED, f"Converged: about {state.gain:.1g} of log-likelihood is left to gain.")
-        return Verdict(
-            Status.STALLED,
-            f"No step improves the objective although the quadratic model predicts {state.model.predicted:.2g}; "
-            "the objective may not be smooth here.",
-        )
+        return stalled(state.model.predicted)

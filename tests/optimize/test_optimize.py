@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pm_mlem.optimize import EM, LBFGS, Adam, EMMaps, Newton, Problem, Status, run
+from pm_mlem.optimize.curvature import sizes_of, spectrum
 from pm_mlem.optimize.multistart import Start, multistart
+from pm_mlem.optimize.truncated import TruncatedNewton
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Plain:
         return Problem(
             lambda u: (self.value(u), self.gradient(u)),
             lambda u: (self.value(u), self.gradient(u), self.hessian(u)),
+            products=lambda u, d: self.hessian(u) @ d,
         )
 
 
@@ -75,7 +78,7 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize("algorithm", [Newton(), LBFGS()], ids=lambda a: a.title)
+@pytest.mark.parametrize("algorithm", [Newton(), LBFGS(), TruncatedNewton()], ids=lambda a: a.title)
 @pytest.mark.parametrize("plain", PROBLEMS, ids=lambda p: p.name)
 def test_finds_the_maximum(algorithm, plain):
     optimum = run(algorithm, plain.problem(), plain.start)
@@ -276,3 +279,55 @@ def test_newton_stops_on_a_boundary():
     optimum = run(Newton(), Problem(lambda u: derivatives(u)[:2], derivatives), np.zeros(1))
     assert optimum.status is Status.CONVERGED
     assert optimum.value == pytest.approx(0.0, abs=1e-6)
+
+
+# --- coordinates without units ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [Newton(), LBFGS(), TruncatedNewton()], ids=lambda a: a.title)
+def test_units_change_nothing(algorithm):
+    """Coordinates in other units: as many iterations, the same value, the same point in its units."""
+    units = np.array([1e8, 1e-8])
+
+    def problem(scale):
+        return Problem(
+            lambda u: (rosenbrock(u / scale), rosenbrock_gradient(u / scale) / scale),
+            lambda u: (
+                rosenbrock(u / scale),
+                rosenbrock_gradient(u / scale) / scale,
+                rosenbrock_hessian(u / scale) / np.outer(scale, scale),
+            ),
+            products=lambda u, d: rosenbrock_hessian(u / scale) @ (d / scale) / scale,
+        )
+
+    start = np.array([-1.2, 1.0])
+    plain, other = run(algorithm, problem(np.ones(2)), start), run(algorithm, problem(units), start * units)
+    assert plain.converged and other.converged
+    assert other.iterations == plain.iterations
+    np.testing.assert_allclose(other.point / units, plain.point, rtol=1e-5)
+
+
+def test_sizes_follow_the_units_of_any_symmetric_matrix():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(4, 4))
+    matrix = matrix + matrix.T
+    units = 10.0 ** np.array([-8, 3, 0, 8])
+    found = sizes_of(matrix * np.outer(units, units)) / units
+    np.testing.assert_allclose(found, sizes_of(matrix), rtol=0.2)
+    rows = np.max(np.abs(matrix) / np.outer(found, found), axis=1)
+    assert np.all((rows > 0.5) & (rows < 2.0))
+
+
+def test_small_curvature_is_computed_along_its_own_direction():
+    """Columns that differ by 1e-9 of their length: the sums of squares lose the difference, a direction does not."""
+    rng = np.random.default_rng(1)
+    first, extra = rng.normal(size=(2, 200))
+    design = np.column_stack([first, first + 1e-9 * extra])
+    matrix = design.T @ design
+    found = spectrum(matrix, lambda d: -design.T @ (design @ d), sizes_of(matrix))
+    assert not found.flat.any()
+    rest = extra - first * (first @ extra) / (first @ first)
+    expected = 0.5 * (1e-9 * np.linalg.norm(rest) / np.linalg.norm(first)) ** 2
+    assert found.values.min() == pytest.approx(expected, rel=1e-5)
+    same = np.column_stack([first, first])
+    assert spectrum(same.T @ same, lambda d: -same.T @ (same @ d), sizes_of(same.T @ same)).flat.sum() == 1

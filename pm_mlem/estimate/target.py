@@ -274,7 +274,14 @@ class Target:
         names = Names(self.objective)
         reach = float(np.sqrt(max(np.sum(weights), 1.0))) if self.structure.local_optima else np.inf
         return Problem(
-            self.value_and_gradient, self.derivatives, maps, self.product, ~names.line, names.logarithms, reach
+            self.value_and_gradient,
+            self.derivatives,
+            maps,
+            self.product,
+            ~names.line,
+            names.logarithms,
+            reach,
+            self.curvature,
         )
 
     def refit(self, start: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, float, bool]:

@@ -139,7 +139,7 @@ def diagonal(problem: Problem, point: Vector) -> Vector:
     p = len(point)
     otherwise = 1.0 / (1.0 + np.abs(point))
     if p <= FORMED:
-        hessian = np.asarray(problem.derivatives(point)[2])
+        hessian = np.asarray((problem.curvature or problem.derivatives)(point)[2])
         if np.all(np.isfinite(hessian)):
             return sizes_of(hessian, otherwise)
     elif p <= MULTIPLIED and problem.products is not None:

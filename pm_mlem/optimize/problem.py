@@ -76,6 +76,7 @@ class Problem:
     logarithms : (p,) which of these are logarithms of numbers without an upper bound; None: all
     reach : longest first step of Newton's method, in coordinates with unit curvature: where there are several maxima it
         is not to leave the one it starts at
+    curvature : like ``derivatives``, with what stands for a Hessian where the function has kinks; None: the Hessian
     em : the maps of EM; None where there are none
     """
 
@@ -86,6 +87,7 @@ class Problem:
     bounded: np.ndarray | None = None
     logarithms: np.ndarray | None = None
     reach: float = np.inf
+    curvature: Callable[[Vector], tuple[float, Vector, np.ndarray]] | None = None
 
     def idle(self, gradient: Vector, curvature: Vector) -> np.ndarray:
         """Logarithms and log-odds on which next to nothing depends any more: they are left where they are.

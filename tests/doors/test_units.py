@@ -191,6 +191,21 @@ def test_the_prior_that_mle_drops_decides_nothing(prior):
     assert "infinity" not in found.message
 
 
+def test_least_absolute_deviations_in_dollars():
+    rng = np.random.default_rng(0)
+    income = np.exp(rng.normal(10.8, 0.5, 200))
+    y, found = 2 + 3e-5 * income + rng.laplace(size=200), []
+    for unit in (1.0, 1e-4):
+        with pm.Model() as model:
+            mean = pm.Normal("a") + pm.Normal("b") * (unit * income)
+            pm.Laplace("y", mean, pm.HalfNormal("s"), observed=y)
+        fitted = fit(model)
+        found.append(
+            [fitted.log_likelihood, *(unit * np.array([fitted.estimates["b"], fitted.standard_errors()["b"]]))]
+        )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("unit", [1.0, 365.25])
 def test_times_in_days(unit):
     """Gompertz's hazard: in days the log-likelihood is not finite at the model's initial point."""
